@@ -1,0 +1,1 @@
+"""tlog: an audit log that proves itself."""
