@@ -117,3 +117,14 @@ def fold(hashes: bytes) -> bytes:
         paired = len(hashes) & -(2 * HASH_SIZE)
         hashes = node_hashes(hashes[:paired]) + hashes[paired:]
     return hashes
+
+
+def join_peaks(hashes: Sequence[bytes]) -> bytes:
+    """MTH over n >= 1 subtrees of strictly falling sizes, all complete but perhaps the last.
+
+    Every split of RFC 6962 section 2.1 then cuts off exactly the first subtree.
+    """
+    root = hashes[-1]
+    for peak in reversed(hashes[:-1]):
+        root = node_hash(peak, root)
+    return root

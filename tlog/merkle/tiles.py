@@ -144,10 +144,10 @@ def tiles_of(size: int) -> Iterator[Tile]:
 
 
 def expand(hashes: bytes) -> list[bytes]:
-    """The levels of the tree inside a tile, from its foot upwards, each concatenated.
+    """The nine levels of the tree inside a tile, from its foot upwards, each concatenated.
 
-    A full tile of 256 hashes gives nine levels of 256, 128, ... 1 hashes. A partial tile gives
-    the complete subtrees alone: level h has floor(width / 2**h) hashes, the last level one.
+    Level h has the floor(width / 2**h) complete subtrees of 2**h of the tile's hashes: 256,
+    128, ... 1 of them in a full tile; in a partial one the upper levels may have none.
 
     Raises:
         MerkleError: `hashes` is not 1 to 256 hashes of 32 bytes.
@@ -155,7 +155,7 @@ def expand(hashes: bytes) -> list[bytes]:
     if not HASH_SIZE <= len(hashes) <= TILE_BYTES or len(hashes) % HASH_SIZE:
         raise MerkleError(f"a tile of {len(hashes)} bytes is not 1..{TILE_WIDTH} hashes of 32")
     levels = [hashes]
-    while len(hashes) > HASH_SIZE:
+    for _ in range(TILE_HEIGHT):
         hashes = node_hashes(hashes[: len(hashes) & -(2 * HASH_SIZE)])
         levels.append(hashes)
     return levels

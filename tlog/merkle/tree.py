@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tlog.merkle.errors import MerkleError, ProofError
-from tlog.merkle.hashing import EMPTY_ROOT, HASH_SIZE, fold, node_hash, node_hashes
+from tlog.merkle.hashing import EMPTY_ROOT, HASH_SIZE, fold, join_peaks, node_hash, node_hashes
 from tlog.merkle.tiles import (
     MAX_TREE_SIZE,
     TILE_BYTES,
@@ -85,12 +85,7 @@ class CompactRange:
         """
         if self.begin:
             raise MerkleError(f"[{self.begin}, {self.end}) has no root: it does not begin at 0")
-        if not self.hashes:
-            return EMPTY_ROOT
-        root = self.hashes[-1]
-        for peak in reversed(self.hashes[:-1]):
-            root = node_hash(peak, root)
-        return root
+        return join_peaks(self.hashes) if self.hashes else EMPTY_ROOT
 
     def _push(self, level: int, subtree_hash: bytes) -> None:
         """Add the complete subtree of 2**level leaves at `end`, joining what becomes complete."""
