@@ -38,7 +38,7 @@ WITNESS_ANSWER = """— witness.example/w1 CMp+6LWBU0anHGH5aNDTJkH/gj79sG+T6+iP2
 — witness.example/w2 AWui8Sk55XjYLOijihBjhqEH6nS1ndDymE0a+6idX7pLcnoB+dhnz0854aLZgrrKbYKA7nC3HNJhm/kWl7oJlqU3rXXvpysAdyP3wQ==
 """.encode()  # noqa: E501
 
-# tlog-proof.md, as printed: its signatures are elided and its `extra` is not base64
+# tlog-proof.md, as printed, with its signatures elided
 PROOF_AS_PRINTED = """c2sp.org/tlog-proof@v1
 extra YWdlLXYxLjIuMS1kYXJ3aW4tYXJtNjQudGFyLmd6kYXJ3aW4tYXJ
 index 73894
@@ -57,4 +57,3 @@ sFodV/vSp5O8n9a8QpW6PRY97tfOSW5bsc2Xl/EQi08=
 — witness2.example TnKKVHLX[...]xwYwrSjgow==
 — witness3.example S4X82uH5[...]3oEcROGLFQ==
 """
-PROOF_ELIDED = ("[...]", "kYXJ3aW4tYXJ\nindex")

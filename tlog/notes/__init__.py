@@ -23,6 +23,7 @@ from tlog.notes.cosignature import (
     verify_subtree_cosignature,
 )
 from tlog.notes.errors import NoteError
+from tlog.notes.keyfile import load_signer, passphrase_from_environment, save_signer
 from tlog.notes.keys import Algorithm, Signer, VerifierKey, check_name
 from tlog.notes.note import (
     MAX_NOTE_SIZE,
@@ -31,6 +32,14 @@ from tlog.notes.note import (
     NoteSignature,
     parse_note,
     parse_signatures,
+)
+from tlog.notes.policy import Policy, Verdict, parse_policy
+from tlog.notes.proof import (
+    TlogProof,
+    check_inclusion,
+    parse_proof,
+    verify_proof,
+    verify_proof_hash,
 )
 
 __all__ = [
@@ -41,20 +50,31 @@ __all__ = [
     "Note",
     "NoteError",
     "NoteSignature",
+    "Policy",
     "SignedCheckpoint",
     "Signer",
     "Subtree",
+    "TlogProof",
+    "Verdict",
     "VerifiedCheckpoint",
     "VerifierKey",
+    "check_inclusion",
     "check_name",
     "cosign",
     "cosign_subtree",
+    "load_signer",
     "open_checkpoint",
     "parse_checkpoint",
     "parse_note",
+    "parse_policy",
+    "parse_proof",
     "parse_signatures",
     "parse_unverified",
+    "passphrase_from_environment",
+    "save_signer",
     "sign_checkpoint",
     "verify_cosignature",
+    "verify_proof",
+    "verify_proof_hash",
     "verify_subtree_cosignature",
 ]
