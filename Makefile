@@ -1,0 +1,48 @@
+# tlog: everything a developer types. `make` alone explains itself.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: help setup run demo test lint format proto bench clean
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY) ## create .venv with exactly the locked packages
+
+$(READY): tools/requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r tools/requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: setup ## serve a log in ./data with real lines in it, until Ctrl-C (ONCE=1: stop after the proof)
+	@$(BIN)/python tools/run.py $(if $(ONCE),--once)
+
+demo: setup ## append, prove, verify offline, damage the proof and see it refused
+	@$(BIN)/python tools/demo.py
+
+test: setup ## all tests, in parallel
+	$(BIN)/pytest -n auto
+
+lint: setup ## types, style, floors, interface, generated code
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
+	@tools/checkproto.sh
+
+format: setup ## put the code in order
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: setup ## generate tlog/v1 from proto/
+	tools/genproto.sh
+
+bench: setup ## measure, and print the benchmark table
+	@$(BIN)/python -m tools.bench
+
+clean: ## remove .venv and caches, never ./data
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

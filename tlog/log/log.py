@@ -1,0 +1,238 @@
+"""One log: its directory, its parts put together, its life from open to close."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from tlog.log.config import LogConfig
+from tlog.log.errors import LogError, OutOfRange, StateRefused
+from tlog.log.publisher import Head, HeadSigner, Publisher
+from tlog.log.reader import Reader
+from tlog.log.sequencer import Accepted, Sequencer
+from tlog.log.startup import recover
+from tlog.merkle import RightEdge
+from tlog.notes import Algorithm, Signer, TlogProof, VerifierKey, load_signer, save_signer
+from tlog.store import LogStore, RocksStore
+
+KEYS = "keys"
+# Today's witnesses need Ed25519; the specification recommends ML-DSA-44. Both sign every head.
+KEY_FILES = {"ed25519.key": Algorithm.ED25519, "mldsa44.key": Algorithm.MLDSA44}
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where an entry stands, proven in a published tree."""
+
+    index: int
+    hashes: Sequence[bytes]
+    head: Head
+
+    def tlog_proof(self) -> bytes:
+        """The receipt as a file of format c2sp.org/tlog-proof."""
+        return TlogProof(
+            index=self.index, hashes=tuple(self.hashes), checkpoint=self.head.note
+        ).encode()
+
+
+def create_log(
+    directory: Path, config: LogConfig, *, passphrase: bytes | None = None
+) -> tuple[VerifierKey, ...]:
+    """Make a log's directory: its keys, an empty store and, last, `log.toml`.
+
+    Returns:
+        The verifier keys, Ed25519 first.
+
+    Raises:
+        LogError: the directory holds something already.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise LogError(f"{directory} is not empty: choose a new directory for a new log")
+    (directory / KEYS).mkdir(parents=True, exist_ok=True)
+    (directory / KEYS).chmod(0o700)
+    vkeys = []
+    for file, algorithm in KEY_FILES.items():
+        signer = Signer.generate(config.origin, algorithm)
+        save_signer(directory / KEYS / file, signer, passphrase=passphrase)
+        vkeys.append(signer.vkey)
+    RocksStore.create(directory).close()
+    config.save(directory)
+    return tuple(vkeys)
+
+
+def load_signers(
+    directory: Path, config: LogConfig, *, passphrase: bytes | None
+) -> tuple[Signer, ...]:
+    """Load the log's keys and check that they carry its origin.
+
+    Raises:
+        NoteError: a key file is missing, too open, sealed, or damaged.
+        LogError: a key belongs to another log.
+    """
+    signers = tuple(
+        load_signer(directory / KEYS / file, passphrase=passphrase) for file in KEY_FILES
+    )
+    for signer in signers:
+        if signer.vkey.name != config.origin:
+            raise LogError(
+                f"{directory}: the keys are those of {signer.vkey.name!r}, not of the origin "
+                f"{config.origin!r}"
+            )
+    return signers
+
+
+class Log:
+    """A log that is open. Make one with `Log.opened`; all methods run on one event loop.
+
+    Attributes:
+        config: its settings.
+        vkeys: its verifier keys, Ed25519 first.
+        sequencer: its write path.
+        publisher: signs and shows its heads.
+        reader: entries and proofs. Sizes given to it must have passed `published_size`.
+    """
+
+    def __init__(
+        self,
+        config: LogConfig,
+        store: LogStore,
+        signers: Sequence[Signer],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self.config = config
+        self.vkeys = tuple(signer.vkey for signer in signers)
+        self._store = store
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"tlog-{config.name}")
+        state = recover(store, self.vkeys)
+        self.sequencer = Sequencer(
+            store,
+            state.edge,
+            config,
+            executor=self._executor,
+            reload=self._reload,
+            integrated=lambda: self.publisher.integrated(),  # noqa: PLW0108 -- made below
+        )
+        self.reader = Reader(store)
+        self._signer = HeadSigner(store, self.reader, signers, clock=clock, signed=state.signed)
+        self.publisher = Publisher(
+            store,
+            self.sequencer,
+            self._signer,
+            executor=self._executor,
+            interval=config.checkpoint_interval,
+            published=state.published,
+        )
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(
+        cls,
+        directory: Path,
+        *,
+        passphrase: bytes | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> AsyncIterator[Log]:
+        """Open a log, prove its state, publish what was not yet, and run it.
+
+        On leaving: take nothing new, finish and publish what was accepted, close the store.
+
+        Raises:
+            LogError, NoteError, StoreError: the log cannot be opened; the message says why.
+        """
+        config = LogConfig.load(directory)
+        signers = load_signers(directory, config, passphrase=passphrase)
+        store = RocksStore.open(directory)
+        try:
+            log = cls(config, store, signers, clock=clock)
+            # A fresh log thus publishes a head of size 0 before its first write.
+            await log.publisher.publish()
+            async with log._running():
+                yield log
+        finally:
+            store.close()
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        write = asyncio.create_task(self.sequencer.run(), name=f"{self.name}-sequencer")
+        publish = asyncio.create_task(self.publisher.run(), name=f"{self.name}-publisher")
+        for task in (write, publish):
+            task.add_done_callback(self._stopped)
+        try:
+            yield
+        finally:
+            self.sequencer.close()
+            await asyncio.wait([write])
+            self.publisher.close()
+            await asyncio.wait([publish])
+            self._executor.shutdown()
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        """A task that dies takes the log's write path with it: safety by refusal."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            reason = error if isinstance(error, LogError) else "internal error; restart it"
+            self.sequencer.stop(StateRefused(f"the log stopped: {reason}"))
+            _log.critical("log stopped", log=self.name, task=task.get_name(), exc_info=error)
+
+    @property
+    def name(self) -> str:
+        """How requests and URLs address the log."""
+        return self.config.name
+
+    @property
+    def origin(self) -> str:
+        """The log's identity, as in its checkpoints."""
+        return self.config.origin
+
+    @property
+    def published(self) -> Head:
+        """The latest published head."""
+        return self.publisher.published
+
+    def published_size(self, size: int) -> int:
+        """The tree size a request means: 0 stands for the latest published one.
+
+        Raises:
+            OutOfRange: larger than that.
+        """
+        published = self.published.size
+        if size > published:
+            raise OutOfRange(
+                f"tree size {size} is not published: the latest checkpoint has {published} entries",
+                field="tree_size",
+            )
+        return size or published
+
+    def submit(self, entries: Sequence[bytes]) -> Accepted:
+        """Accept entries; await the answer for their indices. See `Sequencer.submit`."""
+        return self.sequencer.submit(entries)
+
+    async def append_published(self, entries: Sequence[bytes]) -> list[Receipt]:
+        """Append entries and wait until a published head includes them all.
+
+        Raises:
+            Unavailable: the log stopped first. The entries are durable all the same.
+        """
+        indices = await self.submit(entries)
+        head = await self.publisher.wait_for(max(indices) + 1)
+        return [
+            Receipt(index, self.reader.inclusion_proof(index, head.size), head) for index in indices
+        ]
+
+    def _reload(self) -> RightEdge:
+        """Reopen the store after a failed write and prove it anew, by writing too."""
+        self._store.reopen()
+        state = recover(self._store, self.vkeys)
+        self._store.put_state({"probe": b""})
+        self._store.sync()
+        self._signer.signed = state.signed
+        return state.edge

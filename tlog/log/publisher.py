@@ -1,0 +1,233 @@
+"""The publisher signs the newest durable tree, persists what it signed, and shows it.
+
+Which state is owned by whom: the store holds two texts, `signed` and `published`. `signed` is
+written, synced and copied to the marker file before anything leaves the process, so that no later
+start can sign a head that contradicts it. Only `published` is ever shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import structlog
+
+from tlog.log.errors import StateRefused, Unavailable
+from tlog.log.reader import Reader
+from tlog.log.sequencer import Sequencer
+from tlog.merkle import EMPTY_ROOT, ProofError, RightEdge, verify_consistency
+from tlog.notes import Checkpoint, Signer, sign_checkpoint
+from tlog.store import LogStore, StoreError
+
+SIGNED = "signed"
+PUBLISHED = "published"
+RETRY_PAUSE = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A signed tree head of this log: the checkpoint and the note that carries it."""
+
+    checkpoint: Checkpoint
+    note: bytes
+
+    @property
+    def size(self) -> int:
+        """How many entries the tree has."""
+        return self.checkpoint.size
+
+
+class HeadSigner:
+    """Signs heads of one log, and refuses any that is not proven to follow the last one.
+
+    Args:
+        store: where the last signed head is kept.
+        reader: gives the consistency proofs, from the stored tiles.
+        signers: keys under one name, the log's origin.
+        clock: POSIX time, in seconds, for the time in the ML-DSA-44 signature.
+        signed: the last head that was signed, None for a log that never signed one.
+    """
+
+    def __init__(
+        self,
+        store: LogStore,
+        reader: Reader,
+        signers: Sequence[Signer],
+        *,
+        clock: Callable[[], float],
+        signed: Head | None,
+    ) -> None:
+        self._store = store
+        self._reader = reader
+        self._signers = signers
+        self._clock = clock
+        self.signed = signed
+
+    @property
+    def origin(self) -> str:
+        """The log's identity."""
+        return self._signers[0].vkey.name
+
+    def sign(self, edge: RightEdge) -> Head:
+        """Sign the head of a durable tree and hand it to the store.
+
+        Nothing of it may leave the process before `persist` has returned.
+
+        Raises:
+            StateRefused: the tree does not follow from the last signed head. Nothing was signed.
+            StoreError: the store did not take it.
+        """
+        root = edge.root()
+        # SPEC tlog-checkpoint: "A log MUST not sign any checkpoint which is inconsistent with any
+        # checkpoint it previously signed."
+        self._prove_follows(edge.size, root)
+        checkpoint = Checkpoint(origin=self.origin, size=edge.size, root_hash=root)
+        note = sign_checkpoint(checkpoint, self._signers, timestamp=int(self._clock()))
+        self.signed = Head(checkpoint, note)
+        self._store.put_state({SIGNED: note})
+        return self.signed
+
+    def persist(self, head: Head) -> None:
+        """Make a signed head durable, in the store and in the marker file. Blocks on the disk.
+
+        Raises:
+            StoreError: it is not known to be durable: it must not be shown.
+        """
+        self._store.sync()
+        self._store.write_marker(head.note)
+
+    def _prove_follows(self, size: int, root: bytes) -> None:
+        old_size, old_root = 0, EMPTY_ROOT
+        if self.signed is not None:
+            old_size, old_root = self.signed.size, self.signed.checkpoint.root_hash
+        try:
+            if size < old_size:
+                raise ProofError(f"the tree has {size} entries")
+            verify_consistency(
+                old_size=old_size,
+                new_size=size,
+                old_root=old_root,
+                new_root=root,
+                proof=self._reader.consistency_proof(old_size, size),
+            )
+        except ProofError as error:
+            raise StateRefused(
+                f"refusing to sign a tree of size {size}: it does not follow from the head signed "
+                f"at size {old_size} ({error}). Run: tlog fsck DIR"
+            ) from None
+
+
+class Publisher:
+    """Publishes heads, at most one in each interval, and tells whoever waits for one.
+
+    Args:
+        store: where the published head is kept.
+        sequencer: gives the durable tree.
+        signer: signs it.
+        executor: where blocking calls run.
+        interval: least seconds between two publications.
+        published: the last published head, None for a log that never published one.
+    """
+
+    def __init__(
+        self,
+        store: LogStore,
+        sequencer: Sequencer,
+        signer: HeadSigner,
+        *,
+        executor: Executor,
+        interval: float,
+        published: Head | None,
+    ) -> None:
+        self._store = store
+        self._sequencer = sequencer
+        self._signer = signer
+        self._executor = executor
+        self._interval = interval
+        self._published = published
+        self._next: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wake = asyncio.Event()
+        self._closed = asyncio.Event()
+
+    @property
+    def published(self) -> Head:
+        """The latest published head: the only one that may be shown to anybody."""
+        if self._published is None:
+            raise StateRefused("nothing is published yet")
+        return self._published
+
+    def integrated(self) -> None:
+        """The tree has grown."""
+        self._wake.set()
+
+    async def wait_for(self, size: int) -> Head:
+        """Wait until a published head has at least this size.
+
+        Raises:
+            Unavailable: the log shuts down before that.
+        """
+        while self.published.size < size:
+            await asyncio.shield(self._next)
+        return self.published
+
+    async def run(self) -> None:
+        """Publish whenever the tree has grown, until closed and up to date.
+
+        Raises:
+            StateRefused: the tree is not what was signed. Nothing is published any more.
+        """
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                closing = self._closed.is_set()
+                started = time.monotonic()
+                interval = self._interval
+                try:
+                    await self.publish()
+                except StoreError as error:
+                    self._sequencer.halt(error)
+                    interval = max(interval, RETRY_PAUSE)
+                    self._wake.set()
+                if closing:
+                    return
+                await self._pause(started + interval - time.monotonic())
+        finally:
+            self._next.add_done_callback(lambda done: done.exception())
+            self._next.set_exception(Unavailable("the log stopped before it published the entry"))
+
+    def close(self) -> None:
+        """Publish what is durable, release whoever still waits, and let `run` return."""
+        self._closed.set()
+        self._wake.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than until the log closes."""
+        if seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), seconds)
+
+    async def publish(self) -> None:
+        """Sign and publish the durable tree, unless it is published already.
+
+        Raises:
+            StateRefused, StoreError: see `HeadSigner.sign`. Nothing new was shown.
+        """
+        edge = self._sequencer.edge
+        if self._published is not None and edge.size == self._published.size:
+            return
+        blocking = asyncio.get_running_loop().run_in_executor
+        head = self._signer.sign(edge)
+        await blocking(self._executor, self._signer.persist, head)
+        self._store.put_state({PUBLISHED: head.note})
+        await blocking(self._executor, self._store.sync)
+        self._published = head
+        waiting, self._next = self._next, asyncio.get_running_loop().create_future()
+        waiting.set_result(None)
+        _log.debug("published", size=head.size)

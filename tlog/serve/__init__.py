@@ -1,0 +1,11 @@
+"""Calls inward: gRPC and HTTP, translated for the rooms below and back.
+
+Thin adapters. What a log may do is decided in `tlog.log`; here requests are bounded and parsed,
+and refusals become codes. `Logs` holds what a server serves; `grpc_server` and `http_server` serve
+it until they are left.
+"""
+
+from tlog.serve.grpc import check_address, grpc_server
+from tlog.serve.logs import Logs, UnknownLog
+
+__all__ = ["Logs", "UnknownLog", "check_address", "grpc_server"]

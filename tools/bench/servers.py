@@ -1,0 +1,94 @@
+"""Servers to measure, each a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import uvloop
+
+from tlog.log import LogConfig, create_log
+from tlog.serve import grpc_server
+from tlog.serve.grpc import OPTIONS
+from tlog.serve.handlers import generic_handler
+from tlog.v1 import log_pb2 as pb
+
+
+class _Noop:
+    """Answers every unary call of LogService with an empty message."""
+
+    def __getattr__(self, name: str) -> Any:
+        method = pb.DESCRIPTOR.services_by_name["LogService"].methods_by_name[name]
+        answer = getattr(pb, method.output_type.name)()
+
+        async def call(request: Any, context: Any) -> Any:
+            return answer
+
+        return call
+
+
+async def _serve_noop(port: int) -> None:
+    server = grpc.aio.server(options=OPTIONS)
+    service = pb.DESCRIPTOR.services_by_name["LogService"]
+    server.add_generic_rpc_handlers((generic_handler(service, _Noop()),))
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    await server.wait_for_termination()
+
+
+async def _serve_log(port: int, directory: Path) -> None:
+    from tlog.log import Log
+    from tlog.serve import Logs
+
+    async with Log.opened(directory) as log, grpc_server(Logs([log]), f"127.0.0.1:{port}"):
+        await asyncio.Event().wait()
+
+
+@contextlib.contextmanager
+def noop() -> Iterator[tuple[str, int]]:
+    """The server that does nothing; gives its address and process."""
+    with _process("noop") as running:
+        yield running
+
+
+@contextlib.contextmanager
+def log(directory: Path) -> Iterator[tuple[str, int]]:
+    """A log in a directory, made when it is not there."""
+    if not directory.exists():
+        create_log(directory, LogConfig(origin="example.com/bench", name="bench"))
+    with _process("log", str(directory)) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def _process(*arguments: str) -> Iterator[tuple[str, int]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    child = subprocess.Popen([sys.executable, "-m", "tools.bench.servers", str(port), *arguments])
+    try:
+        yield f"127.0.0.1:{port}", child.pid
+    finally:
+        child.terminate()
+        child.wait(30)
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+if __name__ == "__main__":
+    number, kind, *rest = sys.argv[1:]
+    uvloop.run(
+        _serve_noop(int(number)) if kind == "noop" else _serve_log(int(number), Path(rest[0]))
+    )
