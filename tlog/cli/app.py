@@ -1,0 +1,101 @@
+"""The command itself: the list of verbs, and the one way out of all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from tlog.cli.errors import Exit, exit_code, one_line
+from tlog.cli.fsck import fsck
+from tlog.cli.init import init
+from tlog.cli.serve import serve
+from tlog.cli.verify import verify
+
+HELP = """tlog: an audit log that proves itself.
+
+\b
+A first session:
+  tlog init ./mylog --origin example.com/mylog
+  tlog serve ./mylog &
+  tlog append --proof receipt.tlog-proof "hello"
+  echo -n hello > entry
+  tlog verify --vkey "$VKEY" receipt.tlog-proof entry
+
+\b
+Exit codes:
+  0    done
+  1    refused or failed: the message says why and what to do
+  2    the command was not understood
+  3    verification failed: somebody lies, or data is damaged
+  4    the server cannot be reached
+  130  interrupted with Ctrl-C (serve: a second Ctrl-C)
+  141  whoever read the output went away
+
+Results go to standard output, everything else to standard error. Each verb
+explains itself: tlog VERB --help.
+"""
+
+
+class _Verbs(click.Group):
+    """Verbs in the order in which they are met, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Verbs, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tlog")
+def cli() -> None:
+    """See HELP."""
+
+
+for _verb in (init, serve, verify, fsck):
+    cli.add_command(_verb)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = Exit.CLOSED_OUTPUT
+    if code is Exit.CLOSED_OUTPUT:
+        # Else the interpreter complains while it flushes standard output on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    # Not the option's own value: it is not known yet when a command line is not understood.
+    as_json = "--json" in arguments
+    try:
+        return cli.main(arguments, prog_name="tlog", standalone_mode=False) or Exit.OK
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return Exit.USAGE
+    except click.UsageError as error:
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        return _say(error.format_message() + hint, Exit.USAGE, as_json=as_json)
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted", Exit.INTERRUPTED, as_json=as_json)
+    except BrokenPipeError:
+        return Exit.CLOSED_OUTPUT
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        return _say(one_line(error), code, as_json=as_json)
+
+
+def _say(message: str, code: Exit, *, as_json: bool) -> Exit:
+    line = json.dumps({"error": message, "exit_code": code}) if as_json else f"tlog: {message}"
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(line, err=True)
+    return code

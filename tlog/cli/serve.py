@@ -1,0 +1,141 @@
+"""`tlog serve`: serve logs until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tlog.cli.errors import CommandError, Exit, exit_code
+from tlog.cli.options import DIRECTORY, Verb, output_option
+from tlog.cli.output import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tlog.cli.settings import ServerSettings
+    from tlog.log import Log
+
+
+@click.command(
+    cls=Verb,
+    examples=(
+        "tlog serve ./mylog",
+        "tlog serve ./logs/* --grpc 127.0.0.1:7000 --http 127.0.0.1:7001",
+    ),
+)
+@click.argument("directories", metavar="DIR...", nargs=-1, type=DIRECTORY)
+@click.option("--grpc", metavar="HOST:PORT", help="gRPC address. [default: 127.0.0.1:6962]")
+@click.option("--http", metavar="HOST:PORT", help="HTTP address. [default: 127.0.0.1:6963]")
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file with grpc, http and logs; TLOG_GRPC, TLOG_HTTP and TLOG_LOGS win over it.",
+)
+@output_option
+def serve(
+    *,
+    directories: tuple[Path, ...],
+    grpc: str | None,
+    http: str | None,
+    config: Path | None,
+    out: Output,
+) -> None:
+    """Serve the logs in DIR... over gRPC and HTTP, all of them or none.
+
+    Ctrl-C or SIGTERM stops gracefully: what was accepted is finished and published, and the exit
+    code is 0. A second signal stops at once. Port 0 takes a free port.
+    """
+    from tlog.cli.settings import load_settings
+
+    settings = load_settings(config, grpc=grpc, http=http, logs=directories)
+    if not settings.logs:
+        raise click.UsageError("nothing to serve: name the directory of a log")
+    import uvloop
+
+    from tlog.cli.logging import configure_logging
+
+    configure_logging(as_json=out.as_json)
+    uvloop.run(_serve(settings, out))
+
+
+async def _serve(settings: ServerSettings, out: Output) -> None:
+    from tlog.serve import Logs, check_address, grpc_server
+
+    stop = _stop_on_signals()
+    addresses = {name: check_address(getattr(settings, name))[0] for name in ("grpc", "http")}
+    async with contextlib.AsyncExitStack() as stack:
+        opened = [await _open(stack, directory) for directory in settings.logs]
+        logs = Logs(opened)
+        grpc_port = await stack.enter_async_context(grpc_server(logs, settings.grpc))
+        http_port = 0  # until the HTTP face is there
+        _ready(
+            settings.logs,
+            opened,
+            out,
+            grpc=f"{_host(addresses['grpc'])}:{grpc_port}",
+            http=f"{_host(addresses['http'])}:{http_port}",
+        )
+        await stop.wait()
+        out.hint("stopping: finishing what was accepted")
+
+
+async def _open(stack: contextlib.AsyncExitStack, directory: Path) -> Log:
+    from tlog.log import Log, LogError
+    from tlog.notes import passphrase_from_environment
+
+    passphrase = passphrase_from_environment()
+    try:
+        return await stack.enter_async_context(Log.opened(directory, passphrase=passphrase))
+    except LogError as error:
+        if str(directory) in str(error):
+            raise
+        raise CommandError(f"{directory}: {error}", exit_code(error) or Exit.FAILED) from None
+
+
+def _ready(
+    directories: Sequence[Path], logs: Sequence[Log], out: Output, *, grpc: str, http: str
+) -> None:
+    lines = [
+        f"log   {log.name}  origin {log.origin}  {log.published.size} entries  in {directory}"
+        for directory, log in zip(directories, logs, strict=True)
+    ]
+    out.result(
+        "\n".join([*lines, f"gRPC  {grpc}", f"HTTP  http://{http}/"]),
+        grpc=grpc,
+        http=f"http://{http}",
+        logs=[
+            {
+                "name": log.name,
+                "origin": log.origin,
+                "directory": str(directory),
+                "tree_size": log.published.size,
+                "vkeys": list(map(str, log.vkeys)),
+            }
+            for directory, log in zip(directories, logs, strict=True)
+        ],
+    )
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """An event that the first signal sets; the second one does not wait for anything."""
+    stop = asyncio.Event()
+
+    def signalled() -> None:
+        if stop.is_set():
+            os._exit(Exit.INTERRUPTED)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signalled)
+    return stop

@@ -1,0 +1,65 @@
+"""`tlog verify`: check a receipt, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tlog.cli.errors import CommandError, Exit, one_line
+from tlog.cli.options import FILE, Verb, output_option, vkey_option
+from tlog.cli.output import Output
+
+if TYPE_CHECKING:
+    from tlog.notes import VerifierKey
+
+
+@click.command(
+    cls=Verb,
+    examples=('printf hello | tlog verify --vkey "$VKEY" receipt.tlog-proof -',),
+)
+@vkey_option("Verifier key of the log, as tlog init printed it.")
+@click.argument("proof", type=FILE)
+@click.argument("entry", metavar="ENTRYFILE", type=FILE)
+@output_option
+def verify(*, vkeys: tuple[VerifierKey, ...], proof: Path, entry: Path, out: Output) -> None:
+    """Verify offline that the log holds the bytes of ENTRYFILE where PROOF says.
+
+    Needs nothing but a verifier key: no server, no network. One of the two files may be "-",
+    standard input. Every byte of ENTRYFILE counts, a newline at its end too.
+    """
+    from tlog.merkle import MAX_ENTRY_SIZE
+    from tlog.notes import NoteError, parse_proof, verify_proof
+    from tlog.notes.proof import MAX_PROOF_SIZE
+
+    if not vkeys:
+        raise click.UsageError("a --vkey is needed: without one there is nothing to verify against")
+    if str(proof) == str(entry) == "-":
+        raise click.UsageError("only one of PROOF and ENTRYFILE can be standard input")
+    data = _read(entry, MAX_ENTRY_SIZE)
+    try:
+        claim = parse_proof(_read(proof, MAX_PROOF_SIZE))
+        verified = verify_proof(claim, data, vkeys)
+    except NoteError as error:
+        raise CommandError(f"NOT VERIFIED: {one_line(error)}", Exit.UNVERIFIED) from None
+    checkpoint = verified.checkpoint
+    keys = [vkey.label for vkey, _ in verified.signed_by]
+    out.result(
+        f"verified: entry {claim.index} of {checkpoint.origin}, in the tree of {checkpoint.size} "
+        f"signed by {', '.join(keys)}",
+        verified=True,
+        origin=checkpoint.origin,
+        index=claim.index,
+        tree_size=checkpoint.size,
+        root_hash=checkpoint.root_hash.hex(),
+        signed_by=keys,
+    )
+
+
+def _read(path: Path, limit: int) -> bytes:
+    with click.open_file(str(path), "rb") as file:
+        data: bytes = file.read(limit + 1)
+    if len(data) > limit:
+        raise CommandError(f"NOT VERIFIED: {path} has more than {limit} bytes", Exit.UNVERIFIED)
+    return data
