@@ -157,7 +157,6 @@ def test_bad_notes(data: bytes, message: str) -> None:
         "— a AAAAAAA",
         "— a AAAAAAB=",
         "— a AAAAAAA==",
-        "— a AAAAAA==",  # a key ID and no signature
         "— a AAAA",
         "— a AAA_AAA=",
         "— a AAA*AAAA",
@@ -169,6 +168,11 @@ def test_bad_notes(data: bytes, message: str) -> None:
 def test_bad_signature_lines(line: str) -> None:
     with pytest.raises(NoteError, match="line 5: "):
         parse_note(f"text\n\n{LINE}".encode() + LINE.encode() + f"{line}\n".encode())
+
+
+def test_a_key_id_without_a_signature() -> None:
+    with pytest.raises(NoteError, match=r"line 3: .*has 4 bytes, it needs 4 of key ID"):
+        parse_note("text\n\n— a AAAAAA==\n".encode())
 
 
 def test_names_of_strangers_have_no_bound_of_their_own() -> None:

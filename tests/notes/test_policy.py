@@ -138,9 +138,14 @@ def test_any_log_signs_but_only_in_its_own_name() -> None:
 def test_a_witness_named_as_the_origin_is_not_the_log() -> None:
     twin = signer(LOG, Algorithm.ED25519_COSIGNATURE)
     policy = parse(f"log {L}\nwitness twin {twin.vkey}\nquorum none\n")
-    data = Note(HEAD.body(), (cosign(HEAD, twin, timestamp=TIME),)).encode()
+    line = cosign(HEAD, twin, timestamp=TIME)
     with pytest.raises(NoteError, match="is not signed by one of the logs"):
-        policy.open(data)
+        policy.open(Note(HEAD.body(), (line,)).encode())
+    # ... not even when another log of the policy signs beside it.
+    other = signer("log.example/two", Algorithm.ED25519)
+    policy = parse(f"log {L}\nlog {other.vkey}\nwitness twin {twin.vkey}\nquorum twin\n")
+    with pytest.raises(NoteError, match="is not signed by one of the logs"):
+        policy.open(Note(HEAD.body(), (sign_text(HEAD.body(), other), line)).encode())
 
 
 def test_whitespace_comments_and_urls() -> None:
