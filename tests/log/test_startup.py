@@ -83,9 +83,7 @@ async def test_an_old_copy_of_the_database_is_a_rollback(directory: Path, tmp_pa
     assert "305" in said
 
 
-async def test_an_old_copy_that_grew_another_way_is_a_fork(
-    directory: Path, tmp_path: Path
-) -> None:
+async def test_an_old_copy_that_grew_another_way_is_a_fork(directory: Path, tmp_path: Path) -> None:
     await append(directory, 300)
     shutil.copytree(directory, tmp_path / "fork")
     await append(directory, 5)
@@ -186,7 +184,7 @@ async def test_keys_of_another_origin_are_refused(directory: Path) -> None:
 async def test_settings_that_make_no_sense_are_named(
     directory: Path, line: str, expected: str
 ) -> None:
-    key = line.split(" = ")[0]
+    key = line.split(" = ", maxsplit=1)[0]
     kept = [
         old
         for old in (directory / "log.toml").read_text().splitlines()

@@ -16,6 +16,7 @@ from tlog.log.errors import (
     StateRefused,
     Unavailable,
 )
+from tlog.log.fsck import FsckReport, fsck
 from tlog.log.log import Log, Receipt, create_log, load_signers
 from tlog.log.publisher import Head
 from tlog.log.reader import Reader
@@ -24,6 +25,7 @@ from tlog.log.sequencer import Accepted
 __all__ = [
     "Accepted",
     "EntryNotFound",
+    "FsckReport",
     "Head",
     "InvalidRequest",
     "Log",
@@ -37,5 +39,6 @@ __all__ = [
     "StateRefused",
     "Unavailable",
     "create_log",
+    "fsck",
     "load_signers",
 ]

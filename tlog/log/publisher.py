@@ -25,7 +25,6 @@ from tlog.store import LogStore, StoreError
 
 SIGNED = "signed"
 PUBLISHED = "published"
-RETRY_PAUSE = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -188,16 +187,15 @@ class Publisher:
                 self._wake.clear()
                 closing = self._closed.is_set()
                 started = time.monotonic()
-                interval = self._interval
-                try:
-                    await self.publish()
-                except StoreError as error:
-                    self._sequencer.halt(error)
-                    interval = max(interval, RETRY_PAUSE)
-                    self._wake.set()
+                if not self._sequencer.halted:
+                    try:
+                        await self.publish()
+                    except StoreError as error:
+                        # The sequencer wakes this task again when the store is proven.
+                        self._sequencer.halt(error)
                 if closing:
                     return
-                await self._pause(started + interval - time.monotonic())
+                await self._pause(started + self._interval - time.monotonic())
         finally:
             self._next.add_done_callback(lambda done: done.exception())
             self._next.set_exception(Unavailable("the log stopped before it published the entry"))

@@ -128,6 +128,11 @@ class Sequencer:
         return ShuttingDown("the log is shutting down") if self._closing else self._refusal
 
     @property
+    def halted(self) -> bool:
+        """Whether the store is not to be written to: a write failed, or the state is wrong."""
+        return self._refusal is not None
+
+    @property
     def pending(self) -> int:
         """How many entries were accepted and wait to become durable."""
         return self._pending_entries
@@ -192,8 +197,9 @@ class Sequencer:
 
     def halt(self, error: StoreError) -> None:
         """Take nothing until the store has been reopened and proven, because a write failed."""
-        self._refusal = _refusal_for(error)
-        _log.error("log halted", reason=str(self._refusal))
+        if self._refusal is None:
+            self._refusal = _refusal_for(error)
+            _log.error("log halted", reason=str(self._refusal))
         self._wake.set()
 
     async def _linger(self) -> None:
@@ -281,6 +287,7 @@ class Sequencer:
             else:
                 self._refusal = None
                 _log.info("log resumed", size=self._edge.size)
+                self._integrated()
 
 
 def check_entries(entries: Sequence[bytes], config: LogConfig) -> int:
