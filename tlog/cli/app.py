@@ -10,9 +10,15 @@ from collections.abc import Sequence
 
 import click
 
+from tlog.cli.append import append
+from tlog.cli.checkpoint import checkpoint
+from tlog.cli.completion import completion
+from tlog.cli.entries import entries
 from tlog.cli.errors import Exit, exit_code, one_line
 from tlog.cli.fsck import fsck
 from tlog.cli.init import init
+from tlog.cli.logs import logs
+from tlog.cli.prove import prove
 from tlog.cli.serve import serve
 from tlog.cli.verify import verify
 
@@ -54,7 +60,7 @@ def cli() -> None:
     """See HELP."""
 
 
-for _verb in (init, serve, verify, fsck):
+for _verb in (init, serve, append, checkpoint, prove, verify, entries, logs, fsck, completion):
     cli.add_command(_verb)
 
 

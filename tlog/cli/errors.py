@@ -30,14 +30,18 @@ def exit_code(error: Exception) -> Exit | None:
     if isinstance(error, CommandError):
         return error.code
     # Whatever raised an error of a room has imported the room: this is no cost to `--help`.
+    from tlog.client import ClientError, TimedOut, TrustError, Unreachable, VerificationError
     from tlog.log import LogError, StateRefused
     from tlog.notes import NoteError
     from tlog.store import StoreCorrupt, StoreError
 
-    if isinstance(error, StateRefused | StoreCorrupt):
-        return Exit.UNVERIFIED
-    if isinstance(error, LogError | NoteError | StoreError | OSError):
-        return Exit.FAILED
+    for kinds, code in (
+        ((StateRefused, StoreCorrupt, TrustError, VerificationError), Exit.UNVERIFIED),
+        ((Unreachable, TimedOut), Exit.UNREACHABLE),
+        ((ClientError, LogError, NoteError, StoreError, OSError), Exit.FAILED),
+    ):
+        if isinstance(error, kinds):
+            return code
     return None
 
 

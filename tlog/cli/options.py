@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tlog.cli.errors import CommandError
 from tlog.cli.output import Output
 
 if TYPE_CHECKING:
@@ -20,11 +22,20 @@ FILE = click.Path(dir_okay=False, exists=True, allow_dash=True, path_type=Path)
 
 
 class Verb(click.Command):
-    """A command that teaches by examples."""
+    """A command that teaches by examples, and whose function may be a coroutine."""
 
     def __init__(self, *args: Any, examples: Sequence[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._examples = examples
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it to its end."""
+        result = super().invoke(ctx)
+        if inspect.iscoroutine(result):
+            import asyncio
+
+            return asyncio.run(result)
+        return result
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, each on a line of its own."""
@@ -66,3 +77,16 @@ def vkey_option(help_text: str) -> Callable[[F], F]:
         metavar="VKEY",
         help=f"{help_text} Repeatable. [env: TLOG_VKEY, separated by spaces]",
     )
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Read a file ("-": standard input) of at most `limit` bytes.
+
+    Raises:
+        CommandError: it is longer.
+    """
+    with click.open_file(str(path), "rb") as file:
+        data: bytes = file.read(limit + 1)
+    if len(data) > limit:
+        raise CommandError(f"{path} has more than {limit} bytes, the most that fits")
+    return data

@@ -65,7 +65,7 @@ def serve(
 
 
 async def _serve(settings: ServerSettings, out: Output) -> None:
-    from tlog.serve import Logs, check_address, grpc_server
+    from tlog.serve import Logs, check_address, grpc_server, http_server
 
     stop = _stop_on_signals()
     addresses = {name: check_address(getattr(settings, name))[0] for name in ("grpc", "http")}
@@ -73,7 +73,7 @@ async def _serve(settings: ServerSettings, out: Output) -> None:
         opened = [await _open(stack, directory) for directory in settings.logs]
         logs = Logs(opened)
         grpc_port = await stack.enter_async_context(grpc_server(logs, settings.grpc))
-        http_port = 0  # until the HTTP face is there
+        http_port = await stack.enter_async_context(http_server(logs, settings.http))
         _ready(
             settings.logs,
             opened,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tlog.cli.errors import CommandError, Exit, one_line
-from tlog.cli.options import FILE, Verb, output_option, vkey_option
+from tlog.cli.options import FILE, Verb, output_option, read_bounded, vkey_option
 from tlog.cli.output import Output
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def verify(*, vkeys: tuple[VerifierKey, ...], proof: Path, entry: Path, out: Output) -> None:
     """Verify offline that the log holds the bytes of ENTRYFILE where PROOF says.
 
-    Needs nothing but a verifier key: no server, no network. One of the two files may be "-",
+    Needs nothing but a verifier key: no server, no network. Every key that is given must have
+    signed. One of the two files may be "-",
     standard input. Every byte of ENTRYFILE counts, a newline at its end too.
     """
     from tlog.merkle import MAX_ENTRY_SIZE
@@ -37,14 +38,20 @@ def verify(*, vkeys: tuple[VerifierKey, ...], proof: Path, entry: Path, out: Out
         raise click.UsageError("a --vkey is needed: without one there is nothing to verify against")
     if str(proof) == str(entry) == "-":
         raise click.UsageError("only one of PROOF and ENTRYFILE can be standard input")
-    data = _read(entry, MAX_ENTRY_SIZE)
+    data = read_bounded(entry, MAX_ENTRY_SIZE)
     try:
-        claim = parse_proof(_read(proof, MAX_PROOF_SIZE))
+        claim = parse_proof(read_bounded(proof, MAX_PROOF_SIZE))
         verified = verify_proof(claim, data, vkeys)
+        signed_by = [vkey for vkey, _ in verified.signed_by]
+        # One would do by the specification. Two keys of different algorithms are given by somebody
+        # who does not want to depend on one.
+        for vkey in vkeys:
+            if vkey not in signed_by:
+                raise NoteError(f"{vkey.label} has not signed the checkpoint")
     except NoteError as error:
         raise CommandError(f"NOT VERIFIED: {one_line(error)}", Exit.UNVERIFIED) from None
     checkpoint = verified.checkpoint
-    keys = [vkey.label for vkey, _ in verified.signed_by]
+    keys = [vkey.label for vkey in signed_by]
     out.result(
         f"verified: entry {claim.index} of {checkpoint.origin}, in the tree of {checkpoint.size} "
         f"signed by {', '.join(keys)}",
@@ -55,11 +62,3 @@ def verify(*, vkeys: tuple[VerifierKey, ...], proof: Path, entry: Path, out: Out
         root_hash=checkpoint.root_hash.hex(),
         signed_by=keys,
     )
-
-
-def _read(path: Path, limit: int) -> bytes:
-    with click.open_file(str(path), "rb") as file:
-        data: bytes = file.read(limit + 1)
-    if len(data) > limit:
-        raise CommandError(f"NOT VERIFIED: {path} has more than {limit} bytes", Exit.UNVERIFIED)
-    return data

@@ -1,0 +1,93 @@
+"""Where the client verbs connect to, and whom they trust."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ipaddress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from tlog.cli.options import vkey_option
+from tlog.cli.output import Output
+
+if TYPE_CHECKING:
+    from tlog.client import AsyncClient
+    from tlog.notes import VerifierKey
+
+DEFAULT_SERVER = "127.0.0.1:6962"
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A log on a server, and the keys to verify it with; no keys if none were given."""
+
+    server: str
+    log: str
+    vkeys: tuple[VerifierKey, ...]
+
+    @contextlib.asynccontextmanager
+    async def client(self, out: Output) -> AsyncIterator[AsyncClient]:
+        """Connect. Without keys, a server on this machine is believed once, and its keys pinned."""
+        from tlog.client import AsyncClient, FileState, default_path
+
+        state = FileState(default_path(self.server, self.log))
+        first_use = not self.vkeys and state.load() is None
+        if first_use and not _is_loopback(self.server):
+            raise click.UsageError(
+                f"a --vkey is needed: {self.server} is not this machine, and its keys are not known"
+            )
+        async with AsyncClient(
+            self.server,
+            vkeys=self.vkeys or None,
+            log=self.log,
+            state=state,
+            trust_on_first_use=first_use,
+        ) as client:
+            yield client
+            if first_use and state.load() is not None:
+                out.hint(
+                    f"Trusted {self.server} on first use: its keys are now pinned in {state}. "
+                    "Give --vkey to rely on your own copy."
+                )
+
+
+Asynchronous = Callable[..., Coroutine[None, None, None]]
+
+
+def remote_options(verb: Asynchronous) -> Asynchronous:
+    """`--server`, `--log` and `--vkey`, given to the verb as one `remote`."""
+
+    @click.option(
+        "--server",
+        default=DEFAULT_SERVER,
+        envvar="TLOG_SERVER",
+        metavar="HOST:PORT",
+        help="gRPC address. [env: TLOG_SERVER; default: 127.0.0.1:6962]",
+    )
+    @click.option(
+        "--log",
+        default="",
+        envvar="TLOG_LOG",
+        metavar="NAME",
+        help="Which log, if the server holds several. [env: TLOG_LOG]",
+    )
+    @vkey_option("Verifier key of the log; without one, a server on this machine is trusted once.")
+    @functools.wraps(verb)
+    def call(
+        *, server: str, log: str, vkeys: tuple[VerifierKey, ...], **others: object
+    ) -> Coroutine[None, None, None]:
+        return verb(remote=Remote(server, log, vkeys), **others)
+
+    return call
+
+
+def _is_loopback(server: str) -> bool:
+    host = server.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
