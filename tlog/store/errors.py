@@ -1,7 +1,5 @@
 """The errors of the room. Every message tells the path and what to do."""
 
-# ruff: noqa: N818  (the name says what happened to the store)
-
 
 class StoreError(Exception):
     """The store refused or failed. The subclasses name the failures that a caller tells apart."""

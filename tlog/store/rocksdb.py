@@ -4,7 +4,7 @@ In DIR: `db/` is the RocksDB database, `HEAD` the marker. Column families, integ
 
     state       name                               value
     tiles       level u8, index u64                up to 256 hashes, each write over the last
-    bundles     index u64                          entry bundle of 256 entries, in a blob file
+    bundles     index u64                          entry bundle of 256 entries
     tail        entry index u64                    an entry of the bundle that is not full yet
     leaf_index  leaf hash (32), entry index u64    empty
 
@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from rocksdict import (
     AccessType,
@@ -55,6 +55,7 @@ _SCHEMA: Final = b"store/schema"
 _TREE_SIZE: Final = b"store/tree_size"
 
 _U64: Final = Struct(">Q")
+_HASH: Final = Struct(f"{HASH_SIZE}s")
 _TILE_KEY: Final = Struct(">BQ")
 _INDEX_KEY: Final = Struct(f">{HASH_SIZE}sQ")
 
@@ -169,14 +170,13 @@ class RocksStore:
             self._unusable = self._unusable or "it is closed"
             # Each of these keeps the LOCK file locked after the database itself is closed.
             self._handles.clear()
-            for family in self._families.values():
-                family.close()
-            self._families.clear()
-            if self._db is not None:
-                # It flushes, so it fails on a full disk; it lets go of its files all the same.
+            for opened in (*self._families.values(), self._db):
+                # Closing flushes, so it fails on a full disk; it lets go all the same.
                 with contextlib.suppress(Exception):
-                    self._db.close()
-                self._db = None
+                    if opened is not None:
+                        opened.close()
+            self._families.clear()
+            self._db = None
 
     def tree_size(self) -> int:
         """See `LogStore.tree_size`."""
@@ -211,13 +211,13 @@ class RocksStore:
 
     def _read_tail(self, begin: int, end: int) -> list[bytes]:
         self._check_open()
-        keys = [_U64.pack(index) for index in range(begin, end)]
+        keys: Any = [_U64.pack(index) for index in range(begin, end)]
         try:
-            entries: list[bytes | None] = self._families["tail"].get(keys)
+            entries: Any = self._families["tail"].get(keys)
         except Exception as error:
             what = f"an entry in {begin}..{end - 1} not read"
             raise self._translate(error, what) from error
-        present = [entry for entry in entries if entry is not None]
+        present: list[bytes] = [entry for entry in entries if entry is not None]
         if len(present) != len(keys):
             index = begin + entries.index(None)
             raise StoreCorrupt(f"{self._database}: entry {index} is gone: run `tlog fsck`")
@@ -302,11 +302,12 @@ class RocksStore:
         for tile, data in commit.tiles:
             put(_TILE_KEY.pack(tile.level, tile.index), data, family)
         self._put_entries(batch, commit)
-        family = handles["leaf_index"]
-        leaf_hashes = commit.leaf_hashes
-        for start in range(0, len(leaf_hashes), HASH_SIZE):
-            index = commit.begin + start // HASH_SIZE
-            put(leaf_hashes[start : start + HASH_SIZE] + _U64.pack(index), b"", family)
+        # Most of the time of a commit goes into these keys: the fastest of the ways measured.
+        batch.set_default_column_family(handles["leaf_index"])
+        pack = _U64.pack
+        hashes = _HASH.iter_unpack(commit.leaf_hashes)
+        for (leaf_hash,), index in zip(hashes, range(commit.begin, commit.size), strict=True):
+            batch[leaf_hash + pack(index)] = b""
         put(_TREE_SIZE, _U64.pack(commit.size), handles["state"])
         self._write(batch)
         self._size = commit.size

@@ -1,0 +1,46 @@
+"""Grows a store the way the log does, and knows what it must then hold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tlog.merkle.hashing import leaf_hash, leaf_hashes
+from tlog.merkle.tiles import TILE_WIDTH, encode_bundle
+from tlog.merkle.tree import RightEdge
+from tlog.store import Commit, LogStore
+
+
+def numbered(begin: int, end: int, size: int = 24) -> list[bytes]:
+    return [b"entry %d " % index + b"." * size for index in range(begin, end)]
+
+
+def step(edge: RightEdge, entries: Sequence[bytes]) -> tuple[RightEdge, Commit]:
+    hashes = leaf_hashes(entries)
+    grown, tiles = edge.extend(hashes)
+    return grown, Commit(edge.size, grown.size, tiles, entries, hashes)
+
+
+@dataclass
+class Model:
+    """What a store holds, as plain Python values."""
+
+    entries: list[bytes] = field(default_factory=list)
+    edge: RightEdge = field(default_factory=RightEdge)
+
+    def grow(self, store: LogStore, entries: Sequence[bytes]) -> None:
+        edge, commit = step(self.edge, entries)
+        store.commit(commit)
+        self.edge = edge
+        self.entries += entries
+
+    def check(self, store: LogStore) -> None:
+        size = len(self.entries)
+        assert store.tree_size() == size
+        assert RightEdge.load(size, store.read_tile) == self.edge
+        for begin in range(0, size, TILE_WIDTH):
+            expected = self.entries[begin : begin + TILE_WIDTH]
+            index = begin // TILE_WIDTH
+            assert store.read_bundle(index, len(expected)) == encode_bundle(expected)
+            assert store.read_tile(0, index) == leaf_hashes(expected)
+        firsts = {entry: index for index, entry in reversed(list(enumerate(self.entries)))}
+        hashes = [leaf_hash(entry) for entry in firsts]
+        assert store.find(hashes, below=size) == list(firsts.values())
