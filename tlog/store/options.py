@@ -53,8 +53,8 @@ def column_family_options() -> dict[str, Options]:
     return {
         "state": _family(_table(_CACHE), write_buffer=4 * _MIB),
         "tiles": _family(_table(_CACHE), write_buffer=16 * _MIB),
-        # Keys that only grow are moved by compaction, not copied, so the bundles need no blob
-        # files; and a table's checksum (xxh3) costs a quarter of a blob's (crc32c) to read.
+        # Keys that only grow are moved by compaction, not copied: with blob files as much was
+        # written, and a read took three times as long (their crc32c is done in software here).
         "bundles": _family(_table(_BUNDLE_CACHE), write_buffer=32 * _MIB),
         "tail": _family(_table(_CACHE), write_buffer=16 * _MIB),
         "leaf_index": _leaf_index(),
@@ -88,9 +88,10 @@ def _table(cache: Cache) -> BlockBasedOptions:
 def _leaf_index() -> Options:
     options = _family(_table(_CACHE), write_buffer=16 * _MIB)
     options.set_prefix_extractor(SliceTransform.create_fixed_prefix(HASH_SIZE))
-    # Random keys: a bucket costs a third of a search in a skip list, for writing and seeking.
+    # Writing random keys takes a third of the time that the default skip list needs.
     # (rocksdict's stub does not know the number of buckets, which is required.)
     options.set_memtable_factory(MemtableFactory.hash_link_list(1 << 17))  # type: ignore[call-arg]
-    # They are what compaction works on; universal rewrites them the fewest times.
+    # Random keys are what compaction works on; universal is meant to rewrite them least. Up to
+    # 2M entries it measured the same as leveled.
     options.set_compaction_style(DBCompactionStyle.universal())
     return options
