@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 
@@ -40,7 +39,6 @@ Exit codes:
   3    verification failed: somebody lies, or data is damaged
   4    the server cannot be reached
   130  interrupted with Ctrl-C (serve: a second Ctrl-C)
-  141  whoever read the output went away
 
 Results go to standard output, everything else to standard error. Each verb
 explains itself: tlog VERB --help.
@@ -66,22 +64,14 @@ for _verb in (init, serve, append, checkpoint, prove, verify, entries, logs, fsc
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    arguments = list(sys.argv[1:] if args is None else args)
-    try:
-        code = _run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        code = Exit.CLOSED_OUTPUT
-    if code is Exit.CLOSED_OUTPUT:
-        # Else the interpreter complains while it flushes standard output on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+    sys.exit(_run(list(sys.argv[1:] if args is None else args)))
 
 
 def _run(arguments: list[str]) -> int:
     # Not the option's own value: it is not known yet when a command line is not understood.
     as_json = "--json" in arguments
     try:
+        # It ends quietly by itself, with 1, when whoever reads the output goes away.
         return cli.main(arguments, prog_name="tlog", standalone_mode=False) or Exit.OK
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -91,8 +81,6 @@ def _run(arguments: list[str]) -> int:
         return _say(error.format_message() + hint, Exit.USAGE, as_json=as_json)
     except (KeyboardInterrupt, click.Abort):
         return _say("interrupted", Exit.INTERRUPTED, as_json=as_json)
-    except BrokenPipeError:
-        return Exit.CLOSED_OUTPUT
     except Exception as error:
         code = exit_code(error)
         if code is None:

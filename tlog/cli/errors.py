@@ -14,7 +14,6 @@ class Exit(IntEnum):
     UNVERIFIED = 3
     UNREACHABLE = 4
     INTERRUPTED = 130
-    CLOSED_OUTPUT = 141
 
 
 class CommandError(Exception):
