@@ -1,0 +1,49 @@
+"""What users import: clients of a log that believe nothing they cannot verify.
+
+`AsyncClient` for asyncio, `Client` for threads: one implementation. `verification` has the rules,
+pure; `heads` follows a log from head to head, and `state` remembers the last one between runs;
+`transport` knows gRPC, its deadlines and retries; `batcher` makes many single appends fast. An
+answer that breaks a rule raises `VerificationError`, and nothing of it is remembered.
+"""
+
+from tlog.client.aio import AsyncClient
+from tlog.client.batcher import Batcher
+from tlog.client.errors import (
+    ClientError,
+    Refused,
+    StateError,
+    TimedOut,
+    TrustError,
+    Unreachable,
+    VerificationError,
+    Violation,
+)
+from tlog.client.state import FileState, MemoryState, Record, State, default_path
+from tlog.client.sync import Client, SyncBatcher
+from tlog.client.values import Appended, LogInfo, Wait
+from tlog.client.verification import Head, Inclusion
+
+__all__ = [
+    "Appended",
+    "AsyncClient",
+    "Batcher",
+    "Client",
+    "ClientError",
+    "FileState",
+    "Head",
+    "Inclusion",
+    "LogInfo",
+    "MemoryState",
+    "Record",
+    "Refused",
+    "State",
+    "StateError",
+    "SyncBatcher",
+    "TimedOut",
+    "TrustError",
+    "Unreachable",
+    "VerificationError",
+    "Violation",
+    "Wait",
+    "default_path",
+]
