@@ -6,7 +6,7 @@ import base64
 
 import click
 
-from tlog.cli.options import Verb, output_option
+from tlog.cli.options import INDEX, Verb, output_option
 from tlog.cli.output import Output
 from tlog.cli.remote import Remote, remote_options
 
@@ -15,8 +15,8 @@ from tlog.cli.remote import Remote, remote_options
     cls=Verb,
     examples=("tlog entries", "tlog entries 1000 1010", "tlog entries --json 41 42"),
 )
-@click.argument("start", type=click.IntRange(min=0), default=0)
-@click.argument("end", type=click.IntRange(min=0), required=False)
+@click.argument("start", type=INDEX, default=0)
+@click.argument("end", type=INDEX, required=False)
 @remote_options
 @output_option
 async def entries(*, start: int, end: int | None, remote: Remote, out: Output) -> None:

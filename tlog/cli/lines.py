@@ -7,7 +7,6 @@ import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import CancelledError
 from pathlib import Path
 
 from tlog.cli.errors import CommandError, one_line
@@ -31,14 +30,14 @@ class Lines:
         self.size = path.stat().st_size if path.is_file() else None
         self.read = 0
         self._path = path
-        self._chunks: asyncio.Queue[bytes | OSError] = asyncio.Queue(READ_AHEAD)
+        self._chunks: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+        self._room = threading.Semaphore(READ_AHEAD)
         self._stopped = False
 
     def stop(self) -> None:
         """Give no more lines."""
         self._stopped = True
-        with contextlib.suppress(asyncio.QueueFull):
-            self._chunks.put_nowait(b"")
+        self._chunks.put_nowait(b"")
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
@@ -46,6 +45,7 @@ class Lines:
         threading.Thread(target=self._feed, args=(loop,), daemon=True).start()
         number, rest = 1, b""
         while (chunk := await self._chunks.get()) and not self._stopped:
+            self._room.release()
             if isinstance(chunk, OSError):
                 raise CommandError(f"{self._path}: {one_line(chunk)}")
             self.read += len(chunk)
@@ -66,16 +66,14 @@ class Lines:
         return line
 
     def _feed(self, loop: asyncio.AbstractEventLoop) -> None:
-        # When the loop is gone, so is everybody who wants to read.
-        with contextlib.suppress(RuntimeError, CancelledError):
+        # When the loop is closed, nobody wants to read any more.
+        with contextlib.suppress(RuntimeError):
             try:
                 file = 0 if str(self._path) == "-" else os.open(self._path, os.O_RDONLY)
                 while chunk := os.read(file, CHUNK):
-                    self._deliver(loop, chunk)
+                    self._room.acquire()
+                    loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
             except OSError as error:
-                self._deliver(loop, error)
+                loop.call_soon_threadsafe(self._chunks.put_nowait, error)
             else:
-                self._deliver(loop, b"")
-
-    def _deliver(self, loop: asyncio.AbstractEventLoop, item: bytes | OSError) -> None:
-        asyncio.run_coroutine_threadsafe(self._chunks.put(item), loop).result()
+                loop.call_soon_threadsafe(self._chunks.put_nowait, b"")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
+INDEX = click.IntRange(0, 2**63 - 1)
 FILE = click.Path(dir_okay=False, exists=True, allow_dash=True, path_type=Path)
 
 

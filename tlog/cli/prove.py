@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tlog.cli.errors import CommandError
-from tlog.cli.options import FILE, Verb, output_option, read_bounded
+from tlog.cli.options import FILE, INDEX, Verb, output_option, read_bounded
 from tlog.cli.output import Output
 from tlog.cli.remote import Remote, remote_options
 
@@ -19,7 +19,7 @@ from tlog.cli.remote import Remote, remote_options
         "tlog prove --entry contract.pdf -o contract.tlog-proof",
     ),
 )
-@click.argument("index", type=click.IntRange(min=0), required=False)
+@click.argument("index", type=INDEX, required=False)
 @click.option("--hash", "leaf_hash", metavar="HEX", help="The entry of this RFC 6962 leaf hash.")
 @click.option("--entry", type=FILE, help="The entry of exactly these bytes.")
 @click.option(

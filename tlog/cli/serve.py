@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -16,6 +15,7 @@ from tlog.cli.options import DIRECTORY, Verb, output_option
 from tlog.cli.output import Output
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Sequence
 
     from tlog.cli.settings import ServerSettings
@@ -128,6 +128,8 @@ def _host(host: str) -> str:
 
 def _stop_on_signals() -> asyncio.Event:
     """An event that the first signal sets; the second one does not wait for anything."""
+    import asyncio
+
     stop = asyncio.Event()
 
     def signalled() -> None:

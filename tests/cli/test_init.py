@@ -1,0 +1,92 @@
+"""`tlog init`: two keys on standard output, and a directory that a server can open."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tlog.log import LogConfig, load_signers
+from tlog.notes import Algorithm, NoteError, VerifierKey
+
+
+def test_prints_the_two_vkeys_alone_one_a_line(run: Run, tmp_path: Path) -> None:
+    result = run("init", tmp_path / "mylog", "--origin", "example.com/mylog")
+    assert result.code == 0
+    keys = [VerifierKey.parse(line) for line in result.out.decode().splitlines()]
+    assert [key.algorithm for key in keys] == [Algorithm.ED25519, Algorithm.MLDSA44]
+    assert {key.name for key in keys} == {"example.com/mylog"}
+    assert "not sealed" in result.err
+    config = LogConfig.load(tmp_path / "mylog")
+    signers = load_signers(tmp_path / "mylog", config, passphrase=None)
+    assert [signer.vkey for signer in signers] == keys
+
+
+def test_settings_reach_the_log(run: Run, tmp_path: Path) -> None:
+    options = ("--name", "other", "--dedup", "--interval", "0", "--json")
+    result = run("init", tmp_path / "mylog", "--origin", "example.com/mylog", *options)
+    said = json.loads(result.out)
+    config = LogConfig.load(tmp_path / "mylog")
+    assert (config.name, config.dedup, config.checkpoint_interval) == ("other", True, 0)
+    assert (said["name"], said["origin"], len(said["vkeys"])) == ("other", "example.com/mylog", 2)
+    assert result.err == ""
+
+
+def test_the_name_is_by_default_that_of_the_directory(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run("init", ".", "--origin", "example.com/here").code == 0
+    assert LogConfig.load(tmp_path / "here").name == "here"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (("mylog",), 2, "--origin"),
+        (("mylog", "--origin", "a b"), 2, "space"),
+        (("mylog", "--origin", ""), 2, "empty"),
+        (("mylog", "--origin", "a" * 256), 2, "255"),
+        (("mylog", "--origin", "a\x1bb"), 2, "control"),
+        (("mylog", "--origin", "ok", "--name", "no/slash"), 2, "letters"),
+        (("my log", "--origin", "ok"), 2, "letters"),
+        (("mylog", "--origin", "ok", "--interval", "-1"), 2, "interval"),
+        (("mylog", "--origin", "ok", "--interval", "soon"), 2, "interval"),
+        (("full", "--origin", "ok"), 1, "not empty"),
+        (("file", "--origin", "ok"), 2, "file"),
+        ((), 2, "DIR"),
+    ],
+)
+def test_refusals(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    args: tuple[str, ...],
+    code: int,
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "something").touch()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    result = run("init", *args)
+    assert (result.code, result.out) == (code, b"")
+    assert says in result.err
+    assert sorted(tmp_path.rglob("*")) == before, "a refusal leaves nothing behind"
+
+
+def test_a_passphrase_seals_the_keys(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TLOG_PASSPHRASE", "correct horse")
+    result = run("init", tmp_path / "mylog", "--origin", "example.com/mylog")
+    assert result.code == 0
+    assert "not sealed" not in result.err
+    config = LogConfig.load(tmp_path / "mylog")
+    with pytest.raises(NoteError, match="sealed"):
+        load_signers(tmp_path / "mylog", config, passphrase=None)
+    assert load_signers(tmp_path / "mylog", config, passphrase=b"correct horse")
