@@ -50,8 +50,8 @@ class LogConfig(BaseModel):
     """Entries that may wait to be committed before the log pushes back."""
     max_pending_bytes: Annotated[int, Field(ge=1, le=1 << 34)] = 128 << 20
     """Bytes that may wait to be committed before the log pushes back."""
-    linger: Annotated[float, Field(ge=0, le=1)] = 0.004
-    """Seconds a commit waits for company when single appends come in parallel."""
+    linger: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Seconds a commit may wait for company when appends come in parallel."""
 
     def save(self, directory: Path) -> None:
         """Write `log.toml`, refusing to replace one."""

@@ -7,6 +7,7 @@ groups without being told to, and an idle one commits at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -103,7 +104,8 @@ class Sequencer:
         integrated: Callable[[], None],
     ) -> None:
         self._store = store
-        self._edge = edge
+        # The tip is written, the edge is durable; they differ while a commit is synced.
+        self._tip = self._edge = edge
         self._config = config
         self._executor = executor
         self._reload = reload
@@ -115,7 +117,9 @@ class Sequencer:
         self._wake = asyncio.Event()
         self._refusal: LogError | None = None
         self._closing = False
-        self._busy_until = 0.0
+        # Under load a commit waits for as much company as the last one had.
+        self._company = 1
+        self._gathered = asyncio.Event()
 
     @property
     def edge(self) -> RightEdge:
@@ -167,20 +171,31 @@ class Sequencer:
         pool.entries.extend(entries)
         pool.size_bytes += size_bytes
         pool.callers += 1
+        if pool.callers >= self._company or len(pool.entries) >= LINGER_BELOW:
+            self._gathered.set()
         self._pending_entries += count
         self._pending_bytes += size_bytes
         self._wake.set()
         return Accepted(pool.placed, len(pool.entries) - count, count)
 
     async def run(self) -> None:
-        """Commit pools until closed and drained. Runs as the one task that owns the tree."""
+        """Commit pools until closed and drained. Runs as the one task that owns the tree.
+
+        While one commit is on its way to the disk, the next is hashed and written.
+        """
+        syncing: asyncio.Task[None] | None = None
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._pools:
                 await self._linger()
-                await self._commit(self._pools.popleft())
-            if self._refusal is not None:
+                written = self._write(self._pools.popleft())
+                if syncing is not None:
+                    await syncing
+                syncing = asyncio.create_task(self._sync(*written)) if written else None
+            if self._refusal is not None or self._closing:
+                if syncing is not None:
+                    await syncing
                 await self._recover()
             if self._closing and not self._pools:
                 return
@@ -203,60 +218,87 @@ class Sequencer:
         self._wake.set()
 
     async def _linger(self) -> None:
-        """Under load, space commits out: a few milliseconds of company are worth one sync."""
-        pool = self._pools[0]
-        if pool.callers > 1 and len(pool.entries) < LINGER_BELOW and not self._closing:
-            pause = self._busy_until - time.monotonic()
-            if pause > 0:
-                await asyncio.sleep(pause)
+        """Give those who were in the last commit a few milliseconds to join this one too.
 
-    async def _commit(self, pool: _Pool) -> None:
+        One sync then serves them all. A lone caller never waits.
+        """
+        pool = self._pools[0]
+        if pool.callers < self._company and len(pool.entries) < LINGER_BELOW and not self._closing:
+            self._gathered.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gathered.wait(), self._config.linger)
+        self._company = pool.callers
+
+    def _write(self, pool: _Pool) -> tuple[_Pool, Sequence[int], RightEdge] | None:
+        """Make a pool's entries part of the tree, not durable yet; None when that failed."""
         started = time.monotonic()
-        self._busy_until = started + self._config.linger
         try:
             if self._refusal is not None:
                 raise self._refusal.with_traceback(None)
-            pool.placed.set_result(await self._integrate(pool.entries))
+            placed = self._integrate(pool.entries)
         except StoreError as error:
             self.halt(error)
-            pool.placed.set_exception(_refusal_for(error))
+            self._fail(pool, _refusal_for(error))
         except LogError as error:
-            pool.placed.set_exception(error)
+            self._fail(pool, error)
         except BaseException:
             # An unknown state is fatal: whoever waits is told, and only a restart recovers.
             self.stop(StateRefused("the log stopped after an internal error: restart it"))
             for waiting in (pool, *self._pools):
-                waiting.placed.set_exception(Unavailable("the log stopped: restart it"))
+                self._fail(waiting, Unavailable("the log stopped: restart it"))
             raise
-        finally:
-            self._pending_entries -= len(pool.entries)
-            self._pending_bytes -= pool.size_bytes
+        else:
             took = max(time.monotonic() - started, 1e-6)
             self._pace += 0.1 * (len(pool.entries) / took - self._pace)
+            return pool, placed, self._tip
+        return None
 
-    async def _integrate(self, entries: list[bytes]) -> Sequence[int]:
-        """Make the entries part of the tree. Only when the sync returned are they appended."""
-        begin = self._edge.size
+    def _integrate(self, entries: list[bytes]) -> Sequence[int]:
+        """Hash the entries, extend the tree, write both. Gives the indices."""
+        begin = self._tip.size
         hashes = leaf_hashes(entries)
         placed: Sequence[int] = range(begin, begin + len(entries))
         if self._config.dedup:
             entries, hashes, placed = self._resolve_duplicates(entries, hashes)
             if not entries:
                 return placed
-        edge, tiles = self._edge.extend(hashes)
+        edge, tiles = self._tip.extend(hashes)
         self._store.commit(
             Commit(begin=begin, size=edge.size, tiles=tiles, entries=entries, leaf_hashes=hashes)
         )
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._store.sync)
-        self._edge = edge
-        self._integrated()
+        self._tip = edge
         return placed
+
+    async def _sync(self, pool: _Pool, placed: Sequence[int], edge: RightEdge) -> None:
+        """Make what was written durable. Only then are the entries appended, and is it said."""
+        try:
+            if self._refusal is not None:
+                raise self._refusal.with_traceback(None)
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._store.sync)
+        except StoreError as error:
+            self.halt(error)
+            self._fail(pool, _refusal_for(error))
+        except LogError as error:
+            self._fail(pool, error)
+        else:
+            self._edge = edge
+            self._done(pool)
+            pool.placed.set_result(placed)
+            self._integrated()
+
+    def _fail(self, pool: _Pool, error: LogError) -> None:
+        self._done(pool)
+        pool.placed.set_exception(error)
+
+    def _done(self, pool: _Pool) -> None:
+        self._pending_entries -= len(pool.entries)
+        self._pending_bytes -= pool.size_bytes
 
     def _resolve_duplicates(
         self, entries: list[bytes], hashes: bytes
     ) -> tuple[list[bytes], bytes, list[int]]:
         """Drop entries that are in the tree already or came twice; say where each one stands."""
-        size = self._edge.size
+        size = self._tip.size
         split = [hashes[i : i + HASH_SIZE] for i in range(0, len(hashes), HASH_SIZE)]
         fresh: dict[bytes, int] = {}
         kept: list[bytes] = []
@@ -276,7 +318,7 @@ class Sequencer:
         while isinstance(self._refusal, Unavailable) and not self._closing:
             await asyncio.sleep(RECOVERY_PAUSE)
             try:
-                self._edge = await asyncio.get_running_loop().run_in_executor(
+                self._tip = self._edge = await asyncio.get_running_loop().run_in_executor(
                     self._executor, self._reload
                 )
             except StateRefused as error:

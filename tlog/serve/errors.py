@@ -19,7 +19,7 @@ from tlog.log import (
     Unavailable,
 )
 from tlog.serve.logs import UnknownLog
-from tlog.store import StoreError
+from tlog.store import StoreCorrupt, StoreError, StoreMissing
 
 # First match counts. DESIGN's table of conditions.
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
@@ -31,7 +31,9 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (ShuttingDown, grpc.StatusCode.UNAVAILABLE),
     (Unavailable, grpc.StatusCode.FAILED_PRECONDITION),
     (StateRefused, grpc.StatusCode.DATA_LOSS),
-    (StoreError, grpc.StatusCode.DATA_LOSS),
+    (StoreCorrupt, grpc.StatusCode.DATA_LOSS),
+    (StoreMissing, grpc.StatusCode.DATA_LOSS),
+    (StoreError, grpc.StatusCode.UNAVAILABLE),
     (TimeoutError, grpc.StatusCode.DEADLINE_EXCEEDED),
 )
 REFUSALS = (LogError, StoreError, TimeoutError)

@@ -1,11 +1,11 @@
 """The marker file: replaced whole or not at all, and durable when that is reported."""
 
-import errno
 import os
 from pathlib import Path
 from typing import Final
 
-from tlog.store.errors import StoreCorrupt, StoreError, StoreFull
+from tlog.store.disk import os_error, sync_directory
+from tlog.store.errors import StoreCorrupt, StoreError
 
 MAX_MARKER_SIZE: Final = 1 << 20
 
@@ -48,15 +48,4 @@ def write_marker(path: Path, marker: bytes) -> None:
         temporary.replace(path)
         sync_directory(path.parent)
     except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        kind = StoreFull if full else StoreError
-        raise kind(f"{path}: the marker was not written: {error}") from error
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable: fsync of a file does not cover its own name."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise os_error(error, f"{path}: the marker was not written") from error

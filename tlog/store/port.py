@@ -143,6 +143,7 @@ class LogStore(Protocol):
         """Close, open again and read the tree size from the disk; may be retried until it works.
 
         Raises:
+            StoreFull: there is no room to open it. What was open for reading stays so.
             StoreError: it did not open. The store is closed, and `reopen` may be called again.
         """
 

@@ -33,6 +33,7 @@ from rocksdict import (
 from tlog.merkle.hashing import HASH_SIZE
 from tlog.merkle.tiles import TILE_WIDTH, encode_bundle, entries_path, tile_path
 from tlog.store import marker
+from tlog.store.disk import check_room, sync_directory
 from tlog.store.errors import (
     SchemaError,
     StoreCorrupt,
@@ -97,8 +98,8 @@ class RocksStore:
         batch.put(_TREE_SIZE, _U64.pack(0), store._handles["state"])
         store._write(batch)
         store.sync()
-        marker.sync_directory(path)
-        marker.sync_directory(path.parent)
+        sync_directory(path)
+        sync_directory(path.parent)
         return store
 
     @classmethod
@@ -119,7 +120,9 @@ class RocksStore:
         return store
 
     def reopen(self) -> None:
-        """See `LogStore.reopen`."""
+        """See `LogStore.reopen`. While the disk is full the store stays open, to be read."""
+        if self._db is not None and not self._read_only:
+            check_room(self._database)
         self.close()
         # rocksdict would make the directory; and a database without CURRENT is an empty one.
         if not (self._database / "CURRENT").is_file():
