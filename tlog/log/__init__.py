@@ -17,8 +17,8 @@ from tlog.log.errors import (
     Unavailable,
 )
 from tlog.log.fsck import FsckReport, fsck
+from tlog.log.head import Head
 from tlog.log.log import Log, Receipt, create_log, load_signers
-from tlog.log.publisher import Head
 from tlog.log.reader import Reader
 from tlog.log.sequencer import Accepted
 

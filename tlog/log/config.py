@@ -53,6 +53,13 @@ class LogConfig(BaseModel):
     linger: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Seconds a commit may wait for company when appends come in parallel."""
 
+    quorum_timeout: Annotated[float, Field(gt=0, le=300)] = 5.0
+    """Seconds that the witnesses of the policy have to make a quorum for one head."""
+    refresh_interval: Annotated[float, Field(gt=0, le=86_400)] = 3600.0
+    """Seconds after which an unchanged head is cosigned anew."""
+    fail_open: bool = False
+    """Publish without a quorum rather than not at all: gives up what witnesses are for."""
+
     def save(self, directory: Path) -> None:
         """Write `log.toml`, refusing to replace one."""
         lines = ["# A tlog log. The origin and the name are its identity: never change them.\n"]

@@ -52,3 +52,7 @@ class StateRefused(LogError):
 
     The log stops rather than sign. An operator must look.
     """
+
+
+class NoQuorum(LogError):
+    """Too few witnesses cosigned in time. Nothing new is published; appends go on."""

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tlog.log.errors import StateRefused
-from tlog.log.publisher import PUBLISHED, SIGNED, Head
+from tlog.log.head import Head
+from tlog.log.publisher import PUBLISHED, SIGNED
 from tlog.log.startup import MARKER, first_difference, read_head
 from tlog.merkle import (
     HASH_SIZE,

@@ -13,18 +13,33 @@ from pathlib import Path
 import structlog
 
 from tlog.log.config import LogConfig
+from tlog.log.cosigners import Cosigner, Cosigners
 from tlog.log.errors import LogError, OutOfRange, StateRefused
-from tlog.log.publisher import Head, HeadSigner, Publisher
+from tlog.log.head import Head
+from tlog.log.publisher import HeadSigner, Publisher
 from tlog.log.reader import Reader
 from tlog.log.sequencer import Accepted, Sequencer
 from tlog.log.startup import recover
 from tlog.merkle import RightEdge
-from tlog.notes import Algorithm, Signer, TlogProof, VerifierKey, load_signer, save_signer
+from tlog.notes import (
+    MAX_POLICY_SIZE,
+    Algorithm,
+    Policy,
+    Signer,
+    TlogProof,
+    VerifierKey,
+    load_signer,
+    parse_policy,
+    save_signer,
+)
 from tlog.store import LogStore, RocksStore
 
 KEYS = "keys"
+POLICY = "policy"
 # Today's witnesses need Ed25519; the specification recommends ML-DSA-44. Both sign every head.
 KEY_FILES = {"ed25519.key": Algorithm.ED25519, "mldsa44.key": Algorithm.MLDSA44}
+
+Connect = Callable[[str], Cosigner]
 
 _log = structlog.get_logger(__name__)
 
@@ -90,6 +105,19 @@ def load_signers(
     return signers
 
 
+def load_policy(directory: Path) -> Policy | None:
+    """Read the log's trust policy (c2sp.org/tlog-policy); None when it has none.
+
+    Raises:
+        NoteError: the file is not a policy.
+    """
+    path = directory / POLICY
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        return parse_policy(file.read(MAX_POLICY_SIZE + 1))
+
+
 class Log:
     """A log that is open. Make one with `Log.opened`; all methods run on one event loop.
 
@@ -98,6 +126,7 @@ class Log:
         vkeys: its verifier keys, Ed25519 first.
         sequencer: its write path.
         publisher: signs and shows its heads.
+        cosigners: its witnesses, None when its policy asks for none.
         reader: entries and proofs. Sizes given to it must have passed `published_size`.
     """
 
@@ -108,6 +137,8 @@ class Log:
         signers: Sequence[Signer],
         *,
         clock: Callable[[], float],
+        policy: Policy | None = None,
+        connect: Connect | None = None,
     ) -> None:
         self.config = config
         self.vkeys = tuple(signer.vkey for signer in signers)
@@ -124,6 +155,7 @@ class Log:
         )
         self.reader = Reader(store)
         self._signer = HeadSigner(store, self.reader, signers, clock=clock, signed=state.signed)
+        self.cosigners = self._cosigners(policy, connect)
         self.publisher = Publisher(
             store,
             self.sequencer,
@@ -131,6 +163,24 @@ class Log:
             executor=self._executor,
             interval=config.checkpoint_interval,
             published=state.published,
+            witnessing=self.cosigners,
+            refresh_interval=config.refresh_interval,
+        )
+
+    def _cosigners(self, policy: Policy | None, connect: Connect | None) -> Cosigners | None:
+        """The witnesses of the policy that have a URL; None when it asks for none."""
+        if policy is None or not policy.witnesses:
+            return None
+        if connect is None:
+            raise LogError(f"{self.name}: its policy names witnesses, but nothing connects to them")
+        urls = dict.fromkeys(witness.url for witness in policy.witnesses if witness.url)
+        return Cosigners(
+            policy,
+            {url: connect(url) for url in urls},
+            self.reader,
+            timeout=self.config.quorum_timeout,
+            fail_open=self.config.fail_open,
+            late=lambda head: self.publisher.amend(head),  # noqa: PLW0108 -- made below
         )
 
     @classmethod
@@ -141,8 +191,12 @@ class Log:
         *,
         passphrase: bytes | None = None,
         clock: Callable[[], float] = time.time,
+        connect: Connect | None = None,
     ) -> AsyncIterator[Log]:
         """Open a log, prove its state, publish what was not yet, and run it.
+
+        With a policy file in the directory a head is published when its quorum has cosigned it;
+        `connect` gives the way to the witness at a URL.
 
         On leaving: take nothing new, finish and publish what was accepted, close the store.
 
@@ -153,9 +207,13 @@ class Log:
         signers = load_signers(directory, config, passphrase=passphrase)
         store = RocksStore.open(directory)
         try:
-            log = cls(config, store, signers, clock=clock)
-            # A fresh log thus publishes a head of size 0 before its first write.
-            await log.publisher.publish()
+            policy = load_policy(directory)
+            log = cls(config, store, signers, clock=clock, policy=policy, connect=connect)
+            # A fresh log thus signs a head of size 0 before its first write, and publishes it
+            # unless witnesses must cosign it first.
+            if log.cosigners is None:
+                await log.publisher.publish()
+            log.publisher.integrated()
             async with log._running():
                 yield log
         finally:
@@ -165,7 +223,10 @@ class Log:
     async def _running(self) -> AsyncIterator[None]:
         write = asyncio.create_task(self.sequencer.run(), name=f"{self.name}-sequencer")
         publish = asyncio.create_task(self.publisher.run(), name=f"{self.name}-publisher")
-        for task in (write, publish):
+        tasks = [write, publish]
+        if self.cosigners is not None:
+            tasks.append(asyncio.create_task(self.cosigners.run(), name=f"{self.name}-cosigners"))
+        for task in tasks:
             task.add_done_callback(self._stopped)
         try:
             yield
@@ -174,6 +235,8 @@ class Log:
             await asyncio.wait([write])
             self.publisher.close()
             await asyncio.wait([publish])
+            for task in tasks[2:]:
+                task.cancel()
             self._executor.shutdown()
 
     def _stopped(self, task: asyncio.Task[None]) -> None:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any, Protocol
 
 import structlog
 
-from tlog.log.errors import StateRefused, Unavailable
+from tlog.log.errors import NoQuorum, StateRefused, Unavailable
+from tlog.log.head import Head
 from tlog.log.reader import Reader
 from tlog.log.sequencer import Sequencer
 from tlog.merkle import EMPTY_ROOT, ProofError, RightEdge, verify_consistency
@@ -27,19 +29,6 @@ SIGNED = "signed"
 PUBLISHED = "published"
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A signed tree head of this log: the checkpoint and the note that carries it."""
-
-    checkpoint: Checkpoint
-    note: bytes
-
-    @property
-    def size(self) -> int:
-        """How many entries the tree has."""
-        return self.checkpoint.size
 
 
 class HeadSigner:
@@ -122,6 +111,13 @@ class HeadSigner:
             ) from None
 
 
+class Witnessing(Protocol):
+    """How a signed head becomes one that may be published."""
+
+    async def cosign(self, head: Head) -> Head:
+        """Give the head with enough cosignatures, or raise NoQuorum."""
+
+
 class Publisher:
     """Publishes heads, at most one in each interval, and tells whoever waits for one.
 
@@ -132,6 +128,8 @@ class Publisher:
         executor: where blocking calls run.
         interval: least seconds between two publications.
         published: the last published head, None for a log that never published one.
+        witnessing: how a head becomes cosigned; None publishes what is signed.
+        refresh_interval: seconds after which an unchanged head is cosigned anew.
     """
 
     def __init__(
@@ -143,8 +141,12 @@ class Publisher:
         executor: Executor,
         interval: float,
         published: Head | None,
+        witnessing: Witnessing | None = None,
+        refresh_interval: float = 3600.0,
     ) -> None:
         self._store = store
+        self._witnessing = witnessing
+        self._refresh_interval = refresh_interval if witnessing is not None else None
         self._sequencer = sequencer
         self._signer = signer
         self._executor = executor
@@ -158,7 +160,7 @@ class Publisher:
     def published(self) -> Head:
         """The latest published head: the only one that may be shown to anybody."""
         if self._published is None:
-            raise StateRefused("nothing is published yet")
+            raise Unavailable("nothing is published yet: the first head waits for its quorum")
         return self._published
 
     def integrated(self) -> None:
@@ -171,9 +173,9 @@ class Publisher:
         Raises:
             Unavailable: the log shuts down before that.
         """
-        while self.published.size < size:
+        while self._published is None or self._published.size < size:
             await asyncio.shield(self._next)
-        return self.published
+        return self._published
 
     async def run(self) -> None:
         """Publish whenever the tree has grown, until closed and up to date.
@@ -183,22 +185,34 @@ class Publisher:
         """
         try:
             while True:
-                await self._wake.wait()
-                self._wake.clear()
+                work = await self._work()
                 closing = self._closed.is_set()
                 started = time.monotonic()
                 if not self._sequencer.halted:
                     try:
-                        await self.publish()
+                        await work()
                     except StoreError as error:
                         # The sequencer wakes this task again when the store is proven.
                         self._sequencer.halt(error)
+                    except NoQuorum as error:
+                        _log.warning("not published", reason=str(error))
+                        self._wake.set()
                 if closing:
                     return
                 await self._pause(started + self._interval - time.monotonic())
         finally:
             self._next.add_done_callback(lambda done: done.exception())
             self._next.set_exception(Unavailable("the log stopped before it published the entry"))
+
+    async def _work(self) -> Callable[[], Awaitable[None]]:
+        """Wait until there is something to publish, or cosignatures have grown old."""
+        try:
+            async with asyncio.timeout(self._refresh_interval):
+                await self._wake.wait()
+        except TimeoutError:
+            return self.refresh
+        self._wake.clear()
+        return self.publish
 
     def close(self) -> None:
         """Publish what is durable, release whoever still waits, and let `run` return."""
@@ -212,20 +226,42 @@ class Publisher:
                 await asyncio.wait_for(self._closed.wait(), seconds)
 
     async def publish(self) -> None:
-        """Sign and publish the durable tree, unless it is published already.
+        """Sign the durable tree and publish it, unless that is done already.
 
         Raises:
             StateRefused, StoreError: see `HeadSigner.sign`. Nothing new was shown.
+            NoQuorum: too few witnesses cosigned. Nothing new was shown.
         """
         edge = self._sequencer.edge
         if self._published is not None and edge.size == self._published.size:
             return
-        blocking = asyncio.get_running_loop().run_in_executor
-        head = self._signer.sign(edge)
-        await blocking(self._executor, self._signer.persist, head)
-        self._store.put_state({PUBLISHED: head.note})
-        await blocking(self._executor, self._store.sync)
-        self._published = head
+        head = self._signer.signed
+        if head is None or head.size != edge.size:
+            head = self._signer.sign(edge)
+            await self._blocking(self._signer.persist, head)
+        if self._witnessing is not None:
+            head = await self._witnessing.cosign(head)
+        await self._show(head)
         waiting, self._next = self._next, asyncio.get_running_loop().create_future()
         waiting.set_result(None)
+
+    async def refresh(self) -> None:
+        """Collect new cosignatures for the published head, so that their times stay fresh."""
+        if self._witnessing is not None and self._signer.signed is not None:
+            await self._show(await self._witnessing.cosign(replace(self._signer.signed)))
+
+    def amend(self, head: Head) -> None:
+        """Show cosignatures that came after the quorum, if their head is still the current one."""
+        if self._published is not None and head.checkpoint == self._published.checkpoint:
+            self._published = head
+            if not self._sequencer.halted:
+                self._store.put_state({PUBLISHED: head.note})
+
+    async def _show(self, head: Head) -> None:
+        self._store.put_state({PUBLISHED: head.note})
+        await self._blocking(self._store.sync)
+        self._published = head
         _log.debug("published", size=head.size)
+
+    async def _blocking(self, call: Callable[..., None], *arguments: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tlog.log.errors import StateRefused
-from tlog.log.publisher import PUBLISHED, SIGNED, Head
+from tlog.log.head import Head
+from tlog.log.publisher import PUBLISHED, SIGNED
 from tlog.log.reader import Reader
 from tlog.merkle import (
     HASH_SIZE,

@@ -33,7 +33,7 @@ from tlog.notes.note import (
     parse_note,
     parse_signatures,
 )
-from tlog.notes.policy import Policy, Verdict, parse_policy
+from tlog.notes.policy import MAX_POLICY_SIZE, Policy, Verdict, parse_policy
 from tlog.notes.proof import (
     TlogProof,
     check_inclusion,
@@ -44,6 +44,7 @@ from tlog.notes.proof import (
 
 __all__ = [
     "MAX_NOTE_SIZE",
+    "MAX_POLICY_SIZE",
     "MAX_SIGNATURES",
     "Algorithm",
     "Checkpoint",
