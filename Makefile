@@ -18,10 +18,10 @@ $(READY): tools/requirements.lock pyproject.toml
 	@touch $@
 
 run: setup ## serve a log in ./data with real lines in it, until Ctrl-C (ONCE=1: stop after the proof)
-	@$(BIN)/python tools/run.py $(if $(ONCE),--once)
+	@$(BIN)/python -m tools.run $(if $(ONCE),--once)
 
 demo: setup ## append, prove, verify offline, damage the proof and see it refused
-	@$(BIN)/python tools/demo.py
+	@$(BIN)/python -m tools.demo
 
 test: setup ## all tests, in parallel
 	$(BIN)/pytest -n auto
