@@ -6,6 +6,7 @@ it until they are left.
 """
 
 from tlog.serve.grpc import check_address, grpc_server
+from tlog.serve.http import http_server
 from tlog.serve.logs import Logs, UnknownLog
 
-__all__ = ["Logs", "UnknownLog", "check_address", "grpc_server"]
+__all__ = ["Logs", "UnknownLog", "check_address", "grpc_server", "http_server"]
