@@ -87,6 +87,14 @@ class Reader:
         entries = split_bundle(self._store.read_bundle(index, end - start))
         return entries, subtree_consistency_proof(start, end, size, self._nodes(size))
 
+    def encoded_bundle(self, index: int, width: int) -> bytes:
+        """The first `width` entries of a bundle, encoded as in tlog-tiles.md.
+
+        Raises:
+            StoreMissing: there are not as many.
+        """
+        return self._store.read_bundle(index, width)
+
     def index_of(self, leaf_hash: bytes, size: int) -> int:
         """Index of the first entry with this leaf hash.
 

@@ -26,7 +26,6 @@ from tlog.merkle import (
     TILE_HEIGHT,
     TILE_WIDTH,
     MerkleError,
-    encode_bundle,
     parse_entries_path,
     parse_tile_path,
 )
@@ -222,9 +221,13 @@ class HttpApp:
             headers.pop("Content-Encoding", None)
             return Answer(status=304, headers=headers)
         if coding == "identity":
-            return Answer(_bundle(log, index, width), media_type=_OCTETS, headers=headers)
+            return Answer(
+                log.reader.encoded_bundle(index, width), media_type=_OCTETS, headers=headers
+            )
         async with self._compressors:
-            body = await asyncio.to_thread(gzip.compress, _bundle(log, index, width), 1, mtime=0)
+            body = await asyncio.to_thread(
+                gzip.compress, log.reader.encoded_bundle(index, width), 1, mtime=0
+            )
         return Answer(body, media_type=_OCTETS, headers=headers)
 
 
@@ -299,11 +302,6 @@ def _check_published(log: Log, path: str, *, level: int, index: int, width: int)
     if width > published:
         part = f"; of it {published} are" if published > 0 else ""
         raise NotFound(f"{path} is not published{part}: the latest checkpoint has size {size}")
-
-
-def _bundle(log: Log, index: int, width: int) -> bytes:
-    entries, _ = log.reader.bundle(index, index * TILE_WIDTH + width)
-    return encode_bundle(entries)
 
 
 def _etag(log: Log, what: str) -> str:
