@@ -6,6 +6,11 @@ code; `options` has what several verbs share, `output` how they speak. The verbs
 when they run, so that `tlog --help` and the completion of a shell are fast.
 """
 
+import os
+
+# gRPC's own lines on standard error would stand between ours; what they say, our errors say.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 from tlog.cli.app import main
 
 __all__ = ["main"]
