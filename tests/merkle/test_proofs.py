@@ -17,7 +17,6 @@ from tlog.merkle import (
     inclusion_ranges,
     is_subtree,
     leaf_hashes,
-    range_hashes,
     subtree_consistency_proof,
     subtree_consistency_ranges,
     verify_consistency,
@@ -201,10 +200,10 @@ class TestRanges:
 class TestRangeHashes:
     def test_in_the_order_asked_for(self) -> None:
         ranges = [(8, 13), (0, 8), (12, 13), (0, 13), (8, 12), (4, 7)]
-        assert range_hashes(ranges, reader(13)) == [mth(leaves(13)[b:e]) for b, e in ranges]
-        assert range_hashes([], reader(13)) == []
+        assert reader(13).range_hashes(ranges) == [mth(leaves(13)[b:e]) for b, e in ranges]
+        assert reader(13).range_hashes([]) == []
 
     @pytest.mark.parametrize("bad", [(1, 3), (3, 3), (4, 3), (-2, 0), (-1, 1), (2, 5), (5, 1)])
     def test_what_is_no_subtree_has_no_hash(self, bad: tuple[int, int]) -> None:
         with pytest.raises(MerkleError):
-            range_hashes([(0, 1), bad], reader(13))
+            reader(13).range_hashes([(0, 1), bad])

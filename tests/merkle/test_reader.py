@@ -7,7 +7,6 @@ import pytest
 from tests.merkle.trees import leaves, mth, path, row, subproof
 from tlog.merkle import (
     MerkleError,
-    Node,
     ProofError,
     RightEdge,
     Tile,
@@ -43,9 +42,9 @@ def log() -> Log:
 def test_every_node(log: Log, size: int) -> None:
     reader = TileNodeReader(TileCache(log.read), size)
     for level in range(10):
-        nodes = [Node(level, index) for index in range(size >> level)]
-        expected = [mth(leaves(size)[n.index << level : (n.index + 1) << level]) for n in nodes]
-        assert reader.nodes(nodes) == expected
+        nodes = [(i << level, i + 1 << level) for i in range(size >> level)]
+        expected = [mth(leaves(size)[begin:end]) for begin, end in nodes]
+        assert reader.range_hashes(nodes) == expected
     for tile in log.asked:
         assert tile.width in (256, partial_width(tile.level, size))
 
@@ -70,33 +69,37 @@ def test_smaller_sizes_are_served_from_the_tiles_of_its_own(log: Log) -> None:
 
 
 @pytest.mark.parametrize(
-    "node",
+    "bad",
     [
-        Node(0, 300),
-        Node(1, 150),
-        Node(3, 37),
-        Node(8, 1),
-        Node(9, 0),
-        Node(16, 0),
-        Node(63, 0),
-        Node(10**6, 0),
-        Node(0, 1 << 70),
-        Node(0, -1),
-        Node(8, -1),
-        Node(-1, 0),
-        Node(-8, 0),
+        (300, 301),
+        (300, 302),
+        (296, 304),
+        (256, 512),
+        (0, 512),
+        (0, 1 << 16),
+        (0, 1 << 63),
+        (0, 1 << 70),
+        (1 << 70, (1 << 70) + 1),
+        (-1, 0),
+        (-256, 0),
+        (1, 1),
+        (2, 1),
+        (1, 3),
+        (8, 24),
+        (256, 301),
+        (288, 301),
     ],
 )
-def test_a_node_beyond_the_tree(log: Log, node: Node) -> None:
+def test_a_range_beyond_the_tree_or_no_subtree(log: Log, bad: tuple[int, int]) -> None:
     reader = TileNodeReader(TileCache(log.read), 300)
     with pytest.raises(MerkleError):
-        reader.nodes([Node(0, 0), node])
+        reader.range_hashes([(0, 1), bad])
     assert all(tile.path for tile in log.asked)
 
 
 def test_the_empty_tree_has_no_node(log: Log) -> None:
     with pytest.raises(MerkleError):
-        TileNodeReader(TileCache(log.read), 0).nodes([Node(0, 0)])
+        TileNodeReader(TileCache(log.read), 0).range_hashes([(0, 1)])
     assert log.asked == []
 
 
@@ -115,16 +118,16 @@ class TestCache:
 
     def test_ragged_ranges_are_joined_once(self, log: Log) -> None:
         reader = TileNodeReader(TileCache(log.read, capacity=0), BIG)
-        first = reader.ragged(65_536, BIG)
+        first = reader.range_hashes([(65_536, BIG)])
         log.asked.clear()
-        assert reader.ragged(65_536, BIG) == first == mth(leaves(BIG)[65_536:])
+        assert reader.range_hashes([(65_536, BIG)]) == first == [mth(leaves(BIG)[65_536:])]
         assert log.asked == []
 
     def test_full_tiles_are_shared_between_sizes(self, log: Log) -> None:
         cache = TileCache(log.read)
         for size in (600, 601, 602):
             reader = TileNodeReader(cache, size)
-            assert reader.nodes(decompose(0, size)) == [
+            assert reader.range_hashes([(i << h, i + 1 << h) for h, i in decompose(0, size)]) == [
                 mth(leaves(size)[n.index << n.level : (n.index + 1) << n.level])
                 for n in decompose(0, size)
             ]
@@ -141,7 +144,7 @@ class TestCache:
     def test_the_least_recently_used_goes(self, log: Log) -> None:
         reader = TileNodeReader(TileCache(log.read, capacity=2), 1000)
         for tile in (0, 1, 0, 2, 0, 1):
-            reader.nodes([Node(0, tile * 256)])
+            reader.range_hashes([(tile * 256, tile * 256 + 1)])
         assert [tile.index for tile in log.asked] == [0, 1, 2, 1]
 
     def test_threads_share_a_reader(self, log: Log) -> None:
@@ -160,18 +163,18 @@ class TestBadTiles:
 
         reader = TileNodeReader(TileCache(read), 300)
         with pytest.raises(ProofError, match=r"tile/0/001\.p/44: .*expected 1408"):
-            reader.nodes([Node(0, 299)])
+            reader.range_hashes([(299, 300)])
 
     def test_an_error_is_not_remembered(self, log: Log) -> None:
         answers = iter([b"", row(1)])
         reader = TileNodeReader(TileCache(lambda tile: next(answers)), 1)
         with pytest.raises(ProofError):
-            reader.nodes([Node(0, 0)])
-        assert reader.nodes([Node(0, 0)]) == leaves(1)
+            reader.range_hashes([(0, 1)])
+        assert reader.range_hashes([(0, 1)]) == leaves(1)
 
     def test_errors_of_the_reader_pass_through(self) -> None:
         def read(tile: Tile) -> bytes:
             raise OSError(tile.path)
 
         with pytest.raises(OSError, match="tile/0/000"):
-            TileNodeReader(TileCache(read), 256).nodes([Node(0, 0)])
+            TileNodeReader(TileCache(read), 256).range_hashes([(0, 1)])

@@ -25,7 +25,6 @@ from tlog.merkle.proofs import (
     inclusion_proof,
     inclusion_ranges,
     is_subtree,
-    range_hashes,
     subtree_consistency_proof,
     subtree_consistency_ranges,
 )
@@ -90,7 +89,6 @@ __all__ = [
     "parse_entries_path",
     "parse_tile_path",
     "partial_width",
-    "range_hashes",
     "root_from_inclusion",
     "split_bundle",
     "subtree_consistency_proof",

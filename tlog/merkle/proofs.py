@@ -1,30 +1,29 @@
 """Which ranges of leaves a proof is made of, and the proof itself (RFC 9162 section 2.1).
 
 Ranges come first: every element of a proof is MTH(D[begin:end]) for a range that follows from
-the tree sizes alone, so one function turns any proof's ranges into hashes, in one batch.
+the tree sizes alone, so a reader of range hashes serves every kind of proof.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from tlog.merkle.errors import MerkleError
 from tlog.merkle.tiles import MAX_TREE_SIZE
-from tlog.merkle.tree import Node
 
 Range = tuple[int, int]
 """[begin, end), leaf indices."""
+
+_BITS: Final = tuple(1 << level for level in range(63))
 
 
 class NodeReader(Protocol):
     """The hashes of a stored tree."""
 
-    def nodes(self, nodes: Sequence[Node]) -> list[bytes]:
-        """The hashes of complete subtrees, in the order asked for."""
+    def range_hashes(self, ranges: Sequence[Range]) -> list[bytes]:
+        """MTH(D[begin:end]) for each range, in the order asked for.
 
-    def ragged(self, begin: int, end: int) -> bytes:
-        """MTH(D[begin:end]) for a valid subtree that is not complete.
-
-        That is `join_peaks` over the nodes of `decompose(begin, end)`.
+        Raises:
+            MerkleError: a range is not a valid subtree, or reaches over the tree.
         """
 
 
@@ -46,17 +45,19 @@ def inclusion_ranges(index: int, size: int) -> list[Range]:
     _check_size(size)
     if not 0 <= index < size:
         raise MerkleError(f"leaf index {index} is not in a tree of size {size}")
-    ranges = []
-    begin, end = 0, size
-    while end - begin > 1:
-        middle = begin + _split(end - begin)
-        if index < middle:
-            ranges.append((middle, end))
-            end = middle
-        else:
-            ranges.append((begin, middle))
-            begin = middle
-    ranges.reverse()
+    # The peak of the tree that holds the leaf has 2**level leaves: sizes and indices of leaves
+    # before it agree with `size` in all bits from the one that is set in `size` alone.
+    level = (index ^ size).bit_length() - 1
+    ranges = [(begin := (index ^ bit) & -bit, begin + bit) for bit in _BITS[:level]]
+    begin = size >> level + 1 << level + 1
+    end = begin + (1 << level)
+    # The smaller peaks, all on the right, are one element; the larger are one each.
+    if end < size:
+        ranges.append((end, size))
+    while begin:
+        bit = begin & -begin
+        ranges.append((begin - bit, begin))
+        begin -= bit
     return ranges
 
 
@@ -90,7 +91,8 @@ def subtree_consistency_ranges(start: int, end: int, size: int) -> list[Range]:
     known = True
     begin, stop = 0, size
     while (begin, stop) != (start, end):
-        middle = begin + _split(stop - begin)
+        # RFC 9162 2.1.1: "k be the largest power of two smaller than n"
+        middle = begin + (1 << (stop - begin - 1).bit_length() - 1)
         if end <= middle:
             ranges.append((middle, stop))
             stop = middle
@@ -109,36 +111,13 @@ def subtree_consistency_ranges(start: int, end: int, size: int) -> list[Range]:
     return ranges
 
 
-def range_hashes(ranges: Sequence[Range], reader: NodeReader) -> list[bytes]:
-    """MTH(D[begin:end]) for each range. All complete subtrees are read in one batch.
-
-    Raises:
-        MerkleError: a range is not a valid subtree.
-    """
-    complete: list[Node] = []
-    ragged: list[tuple[int, Range]] = []
-    for place, (begin, end) in enumerate(ranges):
-        width = end - begin
-        level = (width - 1).bit_length()
-        if width == 1 << level and not begin & (width - 1):
-            complete.append(Node(level, begin >> level))
-        elif is_subtree(begin, end):
-            ragged.append((place, (begin, end)))
-        else:
-            raise MerkleError(f"[{begin}, {end}) is not a subtree")
-    hashes = reader.nodes(complete)
-    for place, (begin, end) in ragged:
-        hashes.insert(place, reader.ragged(begin, end))
-    return hashes
-
-
 def inclusion_proof(index: int, size: int, reader: NodeReader) -> list[bytes]:
     """The hashes of PATH(index, D[0:size]) (RFC 9162 section 2.1.3.1).
 
     Raises:
         MerkleError: not 0 <= index < size < 2**63.
     """
-    return range_hashes(inclusion_ranges(index, size), reader)
+    return reader.range_hashes(inclusion_ranges(index, size))
 
 
 def consistency_proof(old_size: int, new_size: int, reader: NodeReader) -> list[bytes]:
@@ -147,7 +126,7 @@ def consistency_proof(old_size: int, new_size: int, reader: NodeReader) -> list[
     Raises:
         MerkleError: not 0 <= old_size <= new_size < 2**63.
     """
-    return range_hashes(consistency_ranges(old_size, new_size), reader)
+    return reader.range_hashes(consistency_ranges(old_size, new_size))
 
 
 def subtree_consistency_proof(start: int, end: int, size: int, reader: NodeReader) -> list[bytes]:
@@ -156,16 +135,11 @@ def subtree_consistency_proof(start: int, end: int, size: int, reader: NodeReade
     Raises:
         MerkleError: [start, end) is not a valid subtree, or not 0 <= end <= size < 2**63.
     """
-    return range_hashes(subtree_consistency_ranges(start, end, size), reader)
+    return reader.range_hashes(subtree_consistency_ranges(start, end, size))
 
 
 def _bit_ceil(count: int) -> int:
     return 1 << (count - 1).bit_length()
-
-
-def _split(count: int) -> int:
-    """k, "the largest power of two smaller than n" (RFC 9162 section 2.1.1), for n > 1."""
-    return 1 << (count - 1).bit_length() - 1
 
 
 def _check_size(size: int) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 
 from tlog.merkle.errors import MerkleError, ProofError
 from tlog.merkle.hashing import HASH_SIZE, join_peaks
+from tlog.merkle.proofs import Range, is_subtree
 from tlog.merkle.tiles import (
     MAX_TREE_SIZE,
     TILE_HEIGHT,
@@ -13,10 +14,17 @@ from tlog.merkle.tiles import (
     Tile,
     expand,
 )
-from tlog.merkle.tree import Node, decompose
+from tlog.merkle.tree import decompose
 
-# How many nodes of a height there are in a tile, less one.
-_INDEX_MASKS: Final = tuple((TILE_WIDTH >> height) - 1 for height in range(TILE_HEIGHT))
+# How many leaves each subtree has whose root is one of the 8 lower levels of a tile, by the
+# tile's level. (The root of the tile itself is at the foot of one above.)
+_WIDTHS: Final = tuple(
+    tuple(1 << height for height in range(foot, foot + TILE_HEIGHT))
+    for foot in range(0, MAX_TREE_SIZE.bit_length(), TILE_HEIGHT)
+)
+
+Rows: TypeAlias = dict[int, bytes]
+"""An expanded tile: by the width of subtrees in leaves, their hashes, concatenated."""
 
 
 class TileCache:
@@ -30,18 +38,18 @@ class TileCache:
         capacity: the number of tiles to keep.
     """
 
-    def __init__(self, read_tile: Callable[[Tile], bytes], *, capacity: int = 2048) -> None:
+    def __init__(self, read_tile: Callable[[Tile], bytes], *, capacity: int = 4096) -> None:
         self._read_tile = read_tile
         self.expanded: Final = lru_cache(maxsize=capacity)(self._expand)
 
-    def _expand(self, level: int, index: int, width: int) -> list[bytes]:
+    def _expand(self, level: int, index: int, width: int) -> Rows:
         tile = Tile(level, index, width)
         hashes = self._read_tile(tile)
         if len(hashes) != width * HASH_SIZE:
             raise ProofError(
                 f"{tile.path}: the tile has {len(hashes)} bytes: expected {width * HASH_SIZE}"
             )
-        return expand(hashes)
+        return dict(zip(_WIDTHS[level], expand(hashes), strict=False))
 
 
 class TileNodeReader:
@@ -65,54 +73,57 @@ class TileNodeReader:
         # One ragged range begins at each peak but the last: never over 63.
         self._ragged: dict[int, bytes] = {}
 
-    def nodes(self, nodes: Sequence[Node]) -> list[bytes]:
-        """The hashes of complete subtrees, in the order asked for.
+    def range_hashes(self, ranges: Sequence[Range]) -> list[bytes]:
+        """MTH(D[begin:end]) for each range, in the order asked for.
 
         Raises:
-            MerkleError: a node is not a complete subtree of this tree.
+            MerkleError: a range is not a valid subtree, or reaches over the size.
             ProofError: a tile does not have the length it was asked for.
         """
         hashes = []
-        foot = tile_index = -1
-        levels: list[bytes] = []
-        for level, index in nodes:
-            height = level % TILE_HEIGHT
-            above = index >> (TILE_HEIGHT - height)
-            # The nodes of a proof climb through one tile before they enter the next.
-            if above != tile_index or level - height != foot:
-                foot, tile_index = level - height, above
-                levels = self._tile(foot // TILE_HEIGHT, tile_index)
-            start = (index & _INDEX_MASKS[height]) * HASH_SIZE
-            subtree_hash = levels[height][start : start + HASH_SIZE]
-            if not subtree_hash:
-                raise MerkleError(f"node {level}/{index} is not complete at size {self.size}")
+        rows: Rows = {}
+        tile_index = shift = 0
+        for begin, end in ranges:
+            width = end - begin
+            # The ranges of a proof climb through one tile before they enter the next.
+            if width not in rows or begin >> shift != tile_index:
+                level = (width - 1).bit_length()
+                if width != 1 << level:
+                    hashes.append(self._ragged_hash(begin, end))
+                    continue
+                tile_level = level // TILE_HEIGHT
+                shift = TILE_HEIGHT * (tile_level + 1)
+                tile_index = begin >> shift
+                rows = self._tile(tile_level, tile_index)
+            start = (begin - (tile_index << shift)) // width * HASH_SIZE
+            subtree_hash = rows[width][start : start + HASH_SIZE]
+            if begin & width - 1 or not subtree_hash:
+                raise MerkleError(f"[{begin}, {end}) is not a subtree at size {self.size}")
             hashes.append(subtree_hash)
         return hashes
 
-    def _tile(self, level: int, index: int) -> list[bytes]:
+    def _tile(self, level: int, index: int) -> Rows:
         """The expanded tile, as wide as it is in the tree of this size."""
-        if level >= 0 and index >= 0:
-            full, width = divmod(self.size >> TILE_HEIGHT * level, TILE_WIDTH)
-            if index < full:
-                return self._expanded(level, index, TILE_WIDTH)
-            if index == full and width:
-                return self._expanded(level, index, width)
+        full, width = divmod(self.size >> TILE_HEIGHT * level, TILE_WIDTH)
+        if 0 <= index < full:
+            return self._expanded(level, index, TILE_WIDTH)
+        if index == full and width:
+            return self._expanded(level, index, width)
         raise MerkleError(f"a tree of size {self.size} has no tile {index} at level {level}")
 
-    def ragged(self, begin: int, end: int) -> bytes:
-        """MTH(D[begin:end]) for a subtree of the tree of `end` leaves that is not complete.
+    def _ragged_hash(self, begin: int, end: int) -> bytes:
+        """MTH(D[begin:end]) for a subtree that is not complete.
 
         Kept for end = size, since nearly every proof in this tree has one of these.
-
-        Raises:
-            MerkleError: the range is empty or reaches over the size.
-            ProofError: a tile does not have the length it was asked for.
         """
-        if end != self.size:
-            return self._join(begin, end)
-        if begin not in self._ragged:
-            self._ragged[begin] = self._join(begin, end)
-        return self._ragged[begin]
-
-    def _join(self, begin: int, end: int) -> bytes:
-        return join_peaks(self.nodes(decompose(begin, end)))
+        if end == self.size and begin in self._ragged:
+            return self._ragged[begin]
+        if not is_subtree(begin, end):
+            raise MerkleError(f"[{begin}, {end}) is not a subtree")
+        peaks = decompose(begin, end)
+        ragged_hash = join_peaks(
+            self.range_hashes([(i << level, i + 1 << level) for level, i in peaks])
+        )
+        if end == self.size:
+            self._ragged[begin] = ragged_hash
+        return ragged_hash

@@ -200,13 +200,19 @@ def split_bundle(data: bytes) -> list[bytes]:
         MerkleError: the bundle is cut short, or holds over 256 entries.
     """
     entries: list[bytes] = []
-    start = 0
-    while start < len(data):
-        if len(entries) == TILE_WIDTH:
+    end, size = 0, len(data)
+    for _ in range(TILE_WIDTH):
+        # A single byte is no prefix.
+        if end >= size - 1:
+            break
+        start = end + 2
+        end = start + (data[end] << 8) + data[end + 1]
+        entries.append(data[start:end])
+    else:
+        if end < size:
             raise MerkleError(f"the bundle holds over {TILE_WIDTH} entries")
-        end = _entry_end(data, start, len(entries))
-        entries.append(data[start + 2 : end])
-        start = end
+    if end != size:
+        raise _cut_short(data, len(entries) - (end > size))
     return entries
 
 
@@ -218,17 +224,19 @@ def bundle_entry(data: bytes, offset: int) -> bytes:
     """
     if not 0 <= offset < TILE_WIDTH:
         raise MerkleError(f"entry offset {offset} is not in 0..{TILE_WIDTH - 1}")
-    start = 0
-    for number in range(offset):
-        start = _entry_end(data, start, number)
-    return data[start + 2 : _entry_end(data, start, offset)]
-
-
-def _entry_end(data: bytes, start: int, number: int) -> int:
-    end = start + 2 + int.from_bytes(data[start : start + 2], "big")
-    # A missing second prefix byte is caught as well: then `end` is at least start + 2.
+    end = 0
+    try:
+        for _ in range(offset + 1):
+            start = end + 2
+            end = start + (data[end] << 8) + data[end + 1]
+    except IndexError:
+        raise _cut_short(data, offset) from None
     if end > len(data):
-        raise MerkleError(
-            f"the bundle is cut short: entry {number} needs {end} bytes, there are {len(data)}"
-        )
-    return end
+        raise _cut_short(data, offset)
+    return data[start:end]
+
+
+def _cut_short(data: bytes, number: int) -> MerkleError:
+    return MerkleError(
+        f"the bundle is cut short: entry {number} does not end within its {len(data)} bytes"
+    )
