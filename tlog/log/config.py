@@ -50,7 +50,7 @@ class LogConfig(BaseModel):
     """Entries that may wait to be committed before the log pushes back."""
     max_pending_bytes: Annotated[int, Field(ge=1, le=1 << 34)] = 128 << 20
     """Bytes that may wait to be committed before the log pushes back."""
-    linger: Annotated[float, Field(ge=0, le=1)] = 0.01
+    linger: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Seconds a commit may wait for company when appends come in parallel."""
 
     quorum_timeout: Annotated[float, Field(gt=0, le=300)] = 5.0
