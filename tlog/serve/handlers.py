@@ -8,7 +8,7 @@ below become their codes, in one place, without an interceptor's cost on every c
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import structlog
@@ -24,6 +24,13 @@ _log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+class _Translation(NamedTuple):
+    """Which exceptions are refusals, and how they are said."""
+
+    refusals: tuple[type[Exception], ...]
+    status_of: Callable[[Exception], grpc.Status]
+
+
 class _Malformed:
     """Stands for a request whose bytes are not the message they should be."""
 
@@ -31,17 +38,30 @@ class _Malformed:
         self.message = message
 
 
-def generic_handler(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
+def generic_handler(
+    service: ServiceDescriptor,
+    servicer: object,
+    *,
+    refusals: tuple[type[Exception], ...] = REFUSALS,
+    status_of: Callable[[Exception], grpc.Status] = rich_status,
+) -> grpc.GenericRpcHandler:
     """Handlers for all methods of a service; the servicer has a coroutine named like each.
 
     Methods that answer with a stream write to the context themselves.
+
+    Args:
+        service: the service.
+        servicer: answers its methods.
+        refusals: what a method may raise to refuse; InvalidRequest is always one of these.
+        status_of: says a refusal in gRPC.
     """
+    translation = _Translation(refusals, status_of)
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method in service.methods:
         streams = (method.client_streaming, method.server_streaming)
         behaviour = getattr(servicer, method.name)
         handlers[method.name] = _MAKERS[streams](
-            _refusing(behaviour, client_streaming=method.client_streaming),
+            _refusing(behaviour, translation, client_streaming=method.client_streaming),
             request_deserializer=_parser(GetMessageClass(method.input_type)),
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )
@@ -65,14 +85,18 @@ def _parser(kind: type[Message]) -> Callable[[bytes], Message | _Malformed]:
     return parse
 
 
-def _refusing(method: Callable[..., Any], *, client_streaming: bool) -> Callable[..., Any]:
+def _refusing(
+    method: Callable[..., Any], translation: _Translation, *, client_streaming: bool
+) -> Callable[..., Any]:
+    refusals, status_of = translation
+
     async def call(request: Any, context: Context) -> Any:
         try:
             return await method(
                 _parsed_stream(request) if client_streaming else _parsed(request), context
             )
-        except REFUSALS as error:
-            status = rich_status(error)
+        except refusals as error:
+            status = status_of(error)
             await context.abort(status.code, status.details, status.trailing_metadata)
         except Exception:  # noqa: BLE001
             # Nothing of an internal error is told to strangers; all of it goes to the operator.
