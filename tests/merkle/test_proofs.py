@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.merkle.trees import leaves, mth, path, reader, subproof, subtree_subproof, subtrees
+from tests.merkle.trees import (
+    leaves,
+    mth,
+    path,
+    path_ranges,
+    reader,
+    subproof,
+    subtree_subproof,
+    subtrees,
+)
 from tlog.merkle import (
     CompactRange,
     MerkleError,
@@ -146,12 +155,9 @@ class TestAgainstTheDefinitions:
 
 class TestRanges:
     @given(data=st.data(), size=SIZES)
-    def test_inclusion_covers_the_rest_of_the_tree(self, data: st.DataObject, size: int) -> None:
+    def test_inclusion_is_the_path(self, data: st.DataObject, size: int) -> None:
         index = data.draw(st.integers(0, size - 1))
-        ranges = inclusion_ranges(index, size)
-        assert len(ranges) <= (size - 1).bit_length() <= 63
-        covered = sorted([*ranges, (index, index + 1)])
-        assert [begin for begin, _ in covered] + [size] == [0] + [end for _, end in covered]
+        assert inclusion_ranges(index, size) == path_ranges(index, 0, size)
 
     @given(data=st.data(), size=SIZES)
     def test_consistency_is_subtree_consistency(self, data: st.DataObject, size: int) -> None:

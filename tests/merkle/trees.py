@@ -44,6 +44,16 @@ def path(m: int, leaves: Hashes) -> Hashes:
     return [*path(m - k, leaves[k:]), mth(leaves[:k])]
 
 
+def path_ranges(m: int, begin: int, end: int) -> list[tuple[int, int]]:
+    """PATH(m - begin, D[begin:end]) by the same definition, as what its hashes are of."""
+    if end - begin == 1:
+        return []
+    middle = begin + split(end - begin)
+    if m < middle:
+        return [*path_ranges(m, begin, middle), (middle, end)]
+    return [*path_ranges(m, middle, end), (begin, middle)]
+
+
 def subproof(m: int, leaves: Hashes, b: bool) -> Hashes:
     """RFC 9162 2.1.4.1; PROOF(m, D_n) = SUBPROOF(m, D_n, true)."""
     if m == len(leaves):

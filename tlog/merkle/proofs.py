@@ -45,8 +45,8 @@ def inclusion_ranges(index: int, size: int) -> list[Range]:
     _check_size(size)
     if not 0 <= index < size:
         raise MerkleError(f"leaf index {index} is not in a tree of size {size}")
-    # The peak of the tree that holds the leaf has 2**level leaves: sizes and indices of leaves
-    # before it agree with `size` in all bits from the one that is set in `size` alone.
+    # `index` and `size` agree above the highest bit in which they differ; that bit is set in
+    # `size` alone, so it is the width of the complete subtree (a peak of the tree) with the leaf.
     level = (index ^ size).bit_length() - 1
     ranges = [(begin := (index ^ bit) & -bit, begin + bit) for bit in _BITS[:level]]
     begin = size >> level + 1 << level + 1
