@@ -77,9 +77,11 @@ def test_every_key_that_is_given_must_have_signed(run: Run, files: Files) -> Non
     assert "has not signed" in result.err
 
 
-def test_every_flipped_bit_is_refused(run: Run, files: Files) -> None:
+def test_every_flipped_byte_is_refused(run: Run, files: Files) -> None:
     good = files.proof.read_bytes()
-    for position in range(len(good)):
+    signatures = good.index("—".encode())
+    # Of the signatures some: tests/notes has every bit of them.
+    for position in (*range(signatures + 40), *range(signatures + 40, len(good), 29)):
         bad = bytearray(good)
         bad[position] ^= 1 << position % 8
         files.proof.write_bytes(bad)

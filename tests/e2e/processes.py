@@ -30,13 +30,16 @@ class Terminal:
         }
 
     def run(
-        self, *args: str | Path | int, stdin: bytes = b"", **more: str
+        self,
+        *args: str | Path | int,
+        stdin: bytes = b"",
+        variables: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run `tlog` to its end; `more` are variables."""
+        """Run `tlog` to its end."""
         return subprocess.run(
             [*TLOG, *map(str, args)],
             cwd=self.directory,
-            env={**self.environment, **more},
+            env={**self.environment, **(variables or {})},
             input=stdin,
             capture_output=True,
             timeout=PATIENCE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import IntEnum
 
 
@@ -24,22 +25,30 @@ class CommandError(Exception):
         self.code = code
 
 
+# First match counts.
+_CODES = (
+    ("tlog.log", "StateRefused", Exit.UNVERIFIED),
+    ("tlog.store", "StoreCorrupt", Exit.UNVERIFIED),
+    ("tlog.client", "TrustError", Exit.UNVERIFIED),
+    ("tlog.client", "VerificationError", Exit.UNVERIFIED),
+    ("tlog.client", "Unreachable", Exit.UNREACHABLE),
+    ("tlog.client", "TimedOut", Exit.UNREACHABLE),
+    ("tlog.client", "ClientError", Exit.FAILED),
+    ("tlog.log", "LogError", Exit.FAILED),
+    ("tlog.notes", "NoteError", Exit.FAILED),
+    ("tlog.store", "StoreError", Exit.FAILED),
+    ("builtins", "OSError", Exit.FAILED),
+)
+
+
 def exit_code(error: Exception) -> Exit | None:
     """The exit code for an error that was foreseen; None for a mistake in the program."""
     if isinstance(error, CommandError):
         return error.code
-    # Whatever raised an error of a room has imported the room: this is no cost to `--help`.
-    from tlog.client import ClientError, TimedOut, TrustError, Unreachable, VerificationError
-    from tlog.log import LogError, StateRefused
-    from tlog.notes import NoteError
-    from tlog.store import StoreCorrupt, StoreError
-
-    for kinds, code in (
-        ((StateRefused, StoreCorrupt, TrustError, VerificationError), Exit.UNVERIFIED),
-        ((Unreachable, TimedOut), Exit.UNREACHABLE),
-        ((ClientError, LogError, NoteError, StoreError, OSError), Exit.FAILED),
-    ):
-        if isinstance(error, kinds):
+    for module, name, code in _CODES:
+        # Whatever raised a room's error has imported the room; the others need not be loaded.
+        room = sys.modules.get(module)
+        if room is not None and isinstance(error, getattr(room, name)):
             return code
     return None
 
