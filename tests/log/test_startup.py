@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tlog.log import Log, LogConfig, LogError, StateRefused, create_log, load_signers
+from tlog.log import (
+    Log,
+    LogConfig,
+    LogError,
+    StateRefused,
+    create_log,
+    fsck,
+    load_signers,
+)
 from tlog.log.publisher import PUBLISHED, SIGNED
 from tlog.merkle import Tile, leaf_hash
 from tlog.notes import Algorithm, Checkpoint, NoteError, Signer, sign_checkpoint
@@ -207,6 +215,22 @@ def test_a_directory_that_holds_something_is_not_made_a_log(tmp_path: Path) -> N
     (tmp_path / "thing").write_text("mine")
     with pytest.raises(LogError, match="not empty"):
         create_log(tmp_path, LogConfig(origin=ORIGIN, name="log"))
+
+
+def test_fsck_of_a_log_that_was_never_served_finds_nothing(directory: Path) -> None:
+    store = RocksStore.open(directory)
+    vkeys = [s.vkey for s in load_signers(directory, LogConfig.load(directory), passphrase=None)]
+    assert fsck(store, vkeys).problems == ()
+    store.close()
+
+
+async def test_fsck_names_a_head_that_is_missing(directory: Path) -> None:
+    await append(directory, 3)
+    (directory / "HEAD").unlink()
+    store = RocksStore.open(directory)
+    vkeys = [s.vkey for s in load_signers(directory, LogConfig.load(directory), passphrase=None)]
+    assert fsck(store, vkeys).problems == ("the marker file HEAD is missing: no head is there",)
+    store.close()
 
 
 async def test_a_head_that_does_not_follow_is_never_signed(directory: Path) -> None:

@@ -88,7 +88,7 @@ class _Fsck:
         return self._report(edge.root())
 
     def _report(self, root: bytes | None) -> FsckReport:
-        signed = self._heads.get(SIGNED)
+        signed = self._heads.get(f"the {SIGNED} head")
         return FsckReport(
             size=self._size,
             signed_size=signed.size if signed else 0,
@@ -98,11 +98,13 @@ class _Fsck:
 
     def _read_heads(self, vkeys: Sequence[VerifierKey]) -> dict[str, Head]:
         texts = {
-            SIGNED: self._store.get_state(SIGNED),
-            PUBLISHED: self._store.get_state(PUBLISHED),
+            f"the {SIGNED} head": self._store.get_state(SIGNED),
+            f"the {PUBLISHED} head": self._store.get_state(PUBLISHED),
             MARKER: self._store.read_marker(),
         }
-        heads = {}
+        heads: dict[str, Head] = {}
+        if not self._size and not any(texts.values()):
+            return heads  # made, but never served: nothing was signed
         for name, note in texts.items():
             try:
                 head = read_head(note, vkeys, name)
@@ -110,7 +112,7 @@ class _Fsck:
                 self._problems.append(str(error))
                 continue
             if head is None:
-                self._problems.append(f"there is no {name} head")
+                self._problems.append(f"{name} is missing: no head is there")
             elif head.size > self._size:
                 self._problems.append(
                     f"{name} has size {head.size}, but the store has {self._size} entries: "

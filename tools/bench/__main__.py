@@ -25,6 +25,8 @@ from tools.bench import servers
 from tools.bench.load import calls_per_second
 
 ENTRY_SIZE = 256
+# As many leaves as the cache of tiles covers (4096 tiles, 64 MiB).
+PROVEN_AMONG = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ async def paired(
 
 
 async def measure(directory: Path, seconds: float, rounds: int) -> list[Row]:
-    ceiling = hashing_ceiling()
+    # The best of several moments: whatever else runs must not lower the bar.
+    ceiling = max(hashing_ceiling() for _ in range(5))
     rows = [Row("hashlib ceiling: tiles from entries, one core", ceiling, "entries/s", "1.00", "")]
     single = [pb.AppendRequest(entry=entry).SerializeToString() for entry in entries(4096, 2)]
     with servers.noop() as (noop, _), servers.log(directory) as (log, _):
@@ -121,13 +124,15 @@ async def measure(directory: Path, seconds: float, rounds: int) -> list[Row]:
         )
         await asyncio.sleep(2)  # the last entries are published
         size = await published_size(log)
+        among = min(size, PROVEN_AMONG)
         chance = random.Random(3)
         lookups = [
             pb.GetInclusionProofRequest(
-                index=chance.randrange(size), tree_size=size
+                index=chance.randrange(among), tree_size=size
             ).SerializeToString()
             for _ in range(20_000)
         ]
+        await rate_of(log, "GetInclusionProof", lookups)  # the tiles are cached from here on
         ours, base, ratio = await paired(
             lambda: rate_of(log, "GetInclusionProof", lookups),
             lambda: rate_of(noop, "GetInclusionProof", lookups),
@@ -135,7 +140,7 @@ async def measure(directory: Path, seconds: float, rounds: int) -> list[Row]:
         )
         rows.append(
             Row(
-                f"GetInclusionProof, random among {size:,}",
+                f"GetInclusionProof, random among {among:,}, tiles cached",
                 ours,
                 "proofs/s",
                 f"{ratio:.2f} of the no-op",
