@@ -105,7 +105,7 @@ class LogList:
         """Read the file again if it is another one than the last time."""
         self._checked = self._clock()
         try:
-            if (seen := _identity(os.stat(self._path))) == self._seen:
+            if (seen := _identity(self._path.stat())) == self._seen:
                 return
             # Remembered before it is understood: a damaged file is read and reported once.
             self._seen = seen
@@ -193,6 +193,7 @@ def unfreeze(directory: Path, origin: str) -> None:
 
 
 def _key_line(vkey: VerifierKey, origin: str) -> bytes:
+    check_origin(origin)  # it could be several lines
     return f"log {vkey} {origin}".encode() if vkey.name != origin else f"log {vkey}".encode()
 
 

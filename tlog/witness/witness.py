@@ -347,12 +347,13 @@ class Witness:
             return
         submitted = Note(checkpoint.body(), tuple(rules.verified_signatures(verified))).encode()
         found = Inconsistency(checkpoint.origin, stored.note, submitted, contradiction)
-        _logger.warning("heads not consistent", origin=shown(found.origin), reason=str(refusal))
-        if self._on_inconsistent is not None:
-            try:
-                await self._on_inconsistent(found)
-            except Exception:
-                _logger.exception("evidence not kept", origin=shown(found.origin))
+        if self._on_inconsistent is None:
+            _logger.warning("heads not consistent", origin=shown(found.origin), reason=str(refusal))
+            return
+        try:
+            await self._on_inconsistent(found)
+        except Exception:
+            _logger.exception("evidence not kept", origin=shown(found.origin))
 
     def _find(self, origin: str) -> TrustedLog:
         # SPEC tlog-witness: "If the checkpoint origin is unknown, the witness MUST respond with a
