@@ -13,11 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.store.test_full import small_disk  # noqa: F401 -- a fixture
 from tlog.store import (
     RocksStore,
     SchemaError,
     StoreCorrupt,
     StoreError,
+    StoreFull,
     StoreLocked,
     StoreMissing,
 )
@@ -220,3 +222,32 @@ def test_kill_loses_nothing_synced(store: HeadStore, tmp_path: Path) -> None:
         for origin, _ in list(store.heads()):
             store.swap([Swap(origin, store.get(origin), b"0")])
         store.close()
+
+
+def test_a_full_disk_refuses_and_recovers(small_disk: Path) -> None:  # noqa: F811
+    store = HeadStore.create(small_disk / "witness")
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(30 << 20))
+    stored: dict[bytes, bytes] = {}
+    with pytest.raises(StoreFull, match="disk is full"):
+        for number in range(100):
+            head = key(number) * 8192
+            assert store.swap([Swap(key(number), None, head)]) == [True]
+            store.sync()
+            stored[key(number)] = head
+    assert stored
+    # Still there to be read, and while the disk is full it stays so.
+    with pytest.raises(StoreError, match="needs reopen"):
+        store.sync()
+    with pytest.raises(StoreFull):
+        store.reopen()
+    for origin, head in stored.items():
+        assert store.get(origin) == head
+    ballast.unlink()
+    store.reopen()
+    kept = dict(store.heads())
+    assert kept.items() >= stored.items()
+    assert len(kept) <= len(stored) + 1
+    store.swap([Swap(A, kept[A], b"new")])
+    store.sync()
+    store.close()

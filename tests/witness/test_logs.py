@@ -80,7 +80,7 @@ def test_edits_that_are_refused(directory: Path) -> None:
         ("key of a witness", lambda: add_log(directory, [witness])),
         ("more than 16", lambda: add_log(directory, many)),
         ("more than one line", lambda: add_log(directory, [NEW], origin="a\nb")),
-        ("more than one line", lambda: add_log(directory, [NEW], origin=f"a\nlog {PQ}")),
+        ("more than one line", lambda: add_log(directory, [NEW], origin=f"a\nlog {NEW}")),
         ("control character", lambda: add_log(directory, [NEW], origin="a\tb")),
         ("0 bytes", lambda: add_log(directory, [NEW], origin="")),
         ("256 bytes", lambda: add_log(directory, [NEW], origin="x" * 256)),

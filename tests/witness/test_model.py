@@ -119,4 +119,4 @@ class WitnessMachine(RuleBasedStateMachine):
 
 
 TestWitness = WitnessMachine.TestCase
-TestWitness.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestWitness.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)

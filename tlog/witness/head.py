@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from tlog.merkle import EMPTY_ROOT
-from tlog.notes import Checkpoint, Note, NoteError, NoteSignature, parse_note, parse_unverified
-from tlog.notes.codec import check_integer
+from tlog.notes import Checkpoint, Note, NoteSignature, parse_checkpoint, parse_note
+from tlog.notes.codec import check_integer, decode_utf8
 from tlog.witness.errors import Unavailable
 
 _TIMESTAMP_SIZE = 8
@@ -47,8 +47,10 @@ class CosignedHead:
         try:
             timestamp = int.from_bytes(stored[:_TIMESTAMP_SIZE], "big")
             check_integer(timestamp, "timestamp")
-            return cls(timestamp, parse_unverified(note).checkpoint, note)
-        except NoteError as error:
+            # The signatures are most of a note, and were verified before they were stored.
+            text = decode_utf8(note[: note.rindex(b"\n\n") + 1], "a stored head")
+            return cls(timestamp, parse_checkpoint(text), note)
+        except ValueError as error:  # NoteError is one
             raise Unavailable(
                 f"a stored head is damaged: restore the newest copy: {error}"
             ) from None
