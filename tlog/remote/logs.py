@@ -133,7 +133,13 @@ class _TiledLog:
 
         try:
             consistency_proof(old_size, new_size, TileNodeReader(TileCache(note_down), new_size))
-            tiles = dict(zip(needed, await asyncio.gather(*map(self._tile, needed)), strict=True))
+            # All are waited for, so that none is left behind when one fails.
+            fetched = await asyncio.gather(*map(self._tile, needed), return_exceptions=True)
+            tiles: dict[Tile, bytes] = {}
+            for tile, hashes in zip(needed, fetched, strict=True):
+                if isinstance(hashes, BaseException):
+                    raise hashes
+                tiles[tile] = hashes
             cache = TileCache(tiles.__getitem__, capacity=len(tiles))
             return consistency_proof(old_size, new_size, TileNodeReader(cache, new_size))
         except MerkleError as error:
