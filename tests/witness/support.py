@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -13,11 +13,14 @@ from tests.merkle import trees
 from tlog.notes import (
     Algorithm,
     Checkpoint,
+    Note,
     NoteSignature,
     Signer,
     open_checkpoint,
+    parse_note,
     sign_checkpoint,
 )
+from tlog.notes.note import sign_text
 from tlog.store.heads import HeadStore
 from tlog.witness import Inconsistency, LogList, OnInconsistent, Witness, WitnessConfig
 from tlog.witness.commits import Heads
@@ -147,6 +150,22 @@ def times_of(note: bytes, cosignatures: Sequence[NoteSignature]) -> set[int | No
     verified = open_checkpoint(note + lines, WITNESS_VKEYS, origin=open_origin(note))
     assert {vkey for vkey, _ in verified.signed_by} == set(WITNESS_VKEYS)
     return {timestamp for _, timestamp in verified.signed_by}
+
+
+def signed(checkpoint: Checkpoint, *, extensions: tuple[str, ...] = ()) -> bytes:
+    """A note of the log over anything, sane or not."""
+    text = replace(checkpoint, extensions=extensions).body()
+    return Note(text, (sign_text(text, SomeLog().signers[0]),)).encode()
+
+
+def flip(note: bytes, index: int = -1) -> bytes:
+    """The note with a bit of one of its signatures flipped."""
+    parsed = parse_note(note)
+    signatures = list(parsed.signatures)
+    broken = bytearray(signatures[index].signature)
+    broken[-1] ^= 1
+    signatures[index] = replace(signatures[index], signature=bytes(broken))
+    return Note(parsed.text, tuple(signatures)).encode()
 
 
 def open_origin(note: bytes) -> str:
