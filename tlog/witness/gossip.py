@@ -10,6 +10,17 @@ to every peer by whoever found it, and passed on in rounds by the others, who ve
 What strangers can cost: a message is bounded before it is looked at, and given up after
 `MAX_REFUSED` bad items; per log, a few heads (`sightings`), one proof request at a time, and a
 rate; in all, another rate. What is known already costs a look-up, without any cryptography.
+
+Measured (`tests/witness/simulation.py`): a log shows another history to one of n witnesses; 30 %
+of them lie, each message is lost with 20 % and late by 2 s on average, a round has 30 s and two
+peers. Rounds until every honest witness holds the evidence, median and worst:
+
+    n      peers of each    log2 n    median    worst    runs
+    25     8                4.6       5         8        20
+    50     8                5.6       6         8        40
+    50     all              5.6       3         5        40
+    100    8                6.6       6         10       10
+    200    8                7.6       9         11       5
 """
 
 import asyncio
@@ -19,7 +30,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, Protocol
 
 import structlog
@@ -38,7 +48,7 @@ from tlog.witness.head import Inconsistency
 from tlog.witness.logs import TrustedLog
 from tlog.witness.proving import LogSource, prove
 from tlog.witness.rates import Rates
-from tlog.witness.sightings import Claim, Head, Sightings
+from tlog.witness.sightings import Claim, Head, Sightings, Unproven, Verdict
 
 MAX_REFUSED: Final = 16
 """Bad signatures and false conflicts of one message, after which the rest of it is ignored."""
@@ -78,33 +88,6 @@ class GossipLimits:
     last_retry: float = 3600.0
 
 
-class Verdict(StrEnum):
-    """What became of a head."""
-
-    KNOWN = "known"
-    NEW = "new"
-    """The first of its log, or proven by the witness itself."""
-    CLAIMED = "claimed"
-    """The log is asked for a proof."""
-    CONFLICT = "conflict"
-    """The log is in conflict, with this head or since before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unproven:
-    """A head that the log could not be brought to prove consistent with the latest one.
-
-    `since` is on the clock of the gossip; `reason` is that of the last attempt.
-    """
-
-    origin: str
-    size: int
-    latest_size: int
-    since: float
-    attempts: int
-    reason: str
-
-
 class Gossip:
     """The gossip of one witness. Everything but `run` returns when its work is done.
 
@@ -134,7 +117,7 @@ class Gossip:
         self.stats: Counter[str] = Counter()
         self._logs = logs
         self._evidence = evidence
-        self._peers = dict(peers)
+        self._peers = peers
         self._source = source
         self._freeze = freeze
         self._limits = limits = limits or GossipLimits()

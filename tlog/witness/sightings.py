@@ -9,6 +9,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 from tlog.merkle import EMPTY_ROOT
@@ -123,3 +124,30 @@ class Sightings:
         for claim in self.claims.values():
             if claim.attempts:
                 yield claim.head
+
+
+class Verdict(StrEnum):
+    """What became of a head."""
+
+    KNOWN = "known"
+    NEW = "new"
+    """The first of its log, or proven by the witness itself."""
+    CLAIMED = "claimed"
+    """The log is asked for a proof."""
+    CONFLICT = "conflict"
+    """The log is in conflict, with this head or since before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unproven:
+    """A head that the log could not be brought to prove consistent with the latest one.
+
+    `since` is on the clock of the gossip; `reason` is that of the last attempt.
+    """
+
+    origin: str
+    size: int
+    latest_size: int
+    since: float
+    attempts: int
+    reason: str
