@@ -71,6 +71,10 @@ class LogMachine(RuleBasedStateMachine):
             self.runner.close()
             self.scratch.cleanup()
 
+    def settle(self) -> None:
+        """Wait until all is published: what a rule sees must not depend on the clock."""
+        self.runner.run(self.log.publisher.wait_for(len(self.model)))
+
     def place(self, entry: bytes) -> int:
         """Where the model says that an entry goes."""
         if self.dedup and entry in self.model:
@@ -82,12 +86,14 @@ class LogMachine(RuleBasedStateMachine):
     def append_batch(self, entries: list[bytes]) -> None:
         indices = self.runner.run(self._submit(entries))
         assert indices == [self.place(entry) for entry in entries]
+        self.settle()
 
     @rule(count=st.integers(200, 600))
     def append_many(self, count: int) -> None:
         entries = [b"many %d" % (len(self.model) + i) for i in range(count)]
         indices = self.runner.run(self._submit(entries))
         assert indices == [self.place(entry) for entry in entries]
+        self.settle()
 
     @rule(batches=st.lists(st.lists(entry_values, min_size=1, max_size=4), min_size=2, max_size=6))
     def append_concurrently(self, batches: list[list[bytes]]) -> None:
@@ -97,6 +103,7 @@ class LogMachine(RuleBasedStateMachine):
 
         for batch, indices in zip(batches, self.runner.run(together()), strict=True):
             assert indices == [self.place(entry) for entry in batch]
+        self.settle()
 
     @rule(entry=entry_values)
     def append_published(self, entry: bytes) -> None:

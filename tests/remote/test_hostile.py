@@ -279,7 +279,7 @@ async def test_the_others_decide(tmp_path: Path, pieces: list[bytes], pause: flo
         policy = write_policy(directory, vkeys, witnesses, 2)
         async with opened(directory) as log:
             for number in range(3):
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await log.append_published([b"%d" % number])
             assert policy.open(log.published.note).cosigned_by == ("w1", "w2")
             cosigners = log.cosigners

@@ -30,7 +30,7 @@ class Scene:
 
     async def append(self, *entries: bytes) -> None:
         for entry in entries:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(90):
                 (receipt,) = await self.log.append_published([entry])
             self.policy.open(parse_proof(receipt.tlog_proof()).checkpoint)
 
@@ -95,7 +95,7 @@ async def test_two_away_receipts_wait(tmp_path: Path) -> None:
         assert len(pending) == 3
         assert it.log.published.size == 1
         await it.stations[1].start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             await asyncio.gather(*waiting)
         await until(lambda: it.log.published.size == 5)
         assert set(it.cosigned_by()) >= {"w1", "w2"}

@@ -143,7 +143,7 @@ class Cosigners:
                 await asyncio.wait_for(self._quorum.wait(), self._timeout)
             except TimeoutError:
                 self._without_quorum(head)
-        return self._cosigned_head(head)
+        return self.so_far(head)
 
     def _without_quorum(self, head: Head) -> None:
         have = ", ".join(sorted(repr(name) for name in self._cosigned_by())) or "nobody"
@@ -162,7 +162,7 @@ class Cosigners:
         if self._satisfied():
             self._quorum.set()
             # Of use when the head is published already; the publisher knows.
-            self._late(self._cosigned_head(head))
+            self._late(self.so_far(head))
 
     def _cosigned_by(self) -> set[str]:
         return {self._names[vkey] for vkey in self._signatures}
@@ -170,7 +170,8 @@ class Cosigners:
     def _satisfied(self) -> bool:
         return self._policy.satisfied_by(self._cosigned_by())
 
-    def _cosigned_head(self, head: Head) -> Head:
+    def so_far(self, head: Head) -> Head:
+        """The head last given to `cosign`, its note with the cosignatures there are by now."""
         lines = [
             self._signatures[vkey].encode() for vkey in self._names if vkey in self._signatures
         ]

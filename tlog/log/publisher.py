@@ -117,6 +117,9 @@ class Witnessing(Protocol):
     async def cosign(self, head: Head) -> Head:
         """Give the head with enough cosignatures, or raise NoQuorum."""
 
+    def so_far(self, head: Head) -> Head:
+        """The head with the cosignatures that there are by now."""
+
 
 class Publisher:
     """Publishes heads, at most one in each interval, and tells whoever waits for one.
@@ -239,16 +242,14 @@ class Publisher:
         if head is None or head.size != edge.size:
             head = self._signer.sign(edge)
             await self._blocking(self._signer.persist, head)
-        if self._witnessing is not None:
-            head = await self._witnessing.cosign(head)
-        await self._show(head)
+        await self._cosign_and_show(head)
         waiting, self._next = self._next, asyncio.get_running_loop().create_future()
         waiting.set_result(None)
 
     async def refresh(self) -> None:
         """Collect new cosignatures for the published head, so that their times stay fresh."""
         if self._witnessing is not None and self._signer.signed is not None:
-            await self._show(await self._witnessing.cosign(replace(self._signer.signed)))
+            await self._cosign_and_show(replace(self._signer.signed))
 
     def amend(self, head: Head) -> None:
         """Show cosignatures that came after the quorum, if their head is still the current one."""
@@ -256,6 +257,14 @@ class Publisher:
             self._published = head
             if not self._sequencer.halted:
                 self._store.put_state({PUBLISHED: head.note})
+
+    async def _cosign_and_show(self, signed: Head) -> None:
+        if self._witnessing is None:
+            await self._show(signed)
+            return
+        await self._show(await self._witnessing.cosign(signed))
+        # A cosignature that came while the head was persisted found it not yet published.
+        self.amend(self._witnessing.so_far(signed))
 
     async def _show(self, head: Head) -> None:
         self._store.put_state({PUBLISHED: head.note})
