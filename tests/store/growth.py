@@ -1,12 +1,15 @@
 """Grows a store the way the log does, and knows what it must then hold."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import pytest
 
 from tlog.merkle.hashing import leaf_hash, leaf_hashes
 from tlog.merkle.tiles import TILE_WIDTH, encode_bundle
 from tlog.merkle.tree import RightEdge
-from tlog.store import Commit, LogStore
+from tlog.store import Commit, LogStore, RocksStore, leaf_index
 
 
 def numbered(begin: int, end: int, size: int = 24) -> list[bytes]:
@@ -17,6 +20,21 @@ def step(edge: RightEdge, entries: Sequence[bytes]) -> tuple[RightEdge, Commit]:
     hashes = leaf_hashes(entries)
     grown, tiles = edge.extend(hashes)
     return grown, Commit(edge.size, grown.size, tiles, entries, hashes)
+
+
+def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the leaf index go to the disk after hundreds of entries instead of many thousands."""
+    monkeypatch.setattr(leaf_index, "RUN", 300)
+    monkeypatch.setattr(leaf_index, "_PORTION", 100)
+    monkeypatch.setattr(leaf_index, "_BATCH", 37)
+
+
+def spill(store: RocksStore) -> None:
+    """Sync until no run is on its way to the disk."""
+    end = time.monotonic() + 10
+    while store._index().due:
+        assert time.monotonic() < end
+        store.sync()
 
 
 @dataclass

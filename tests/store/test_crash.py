@@ -17,7 +17,8 @@ import random, sys
 from pathlib import Path
 from tests.store.growth import numbered, step
 from tlog.merkle.tree import RightEdge
-from tlog.store import RocksStore
+from tlog.store import RocksStore, leaf_index
+leaf_index.RUN = 300
 store = RocksStore.open(Path(sys.argv[1]))
 edge = RightEdge.load(store.tree_size(), store.read_tile)
 print("ready", flush=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from rocksdict import Options, Rdict
 
-from tests.store.growth import Model, numbered, step
+from tests.store.growth import Model, numbered, small_runs, step
 from tlog.merkle.hashing import leaf_hash
 from tlog.merkle.tiles import MAX_ENTRY_SIZE, Tile, encode_bundle
 from tlog.merkle.tree import RightEdge
@@ -25,6 +25,11 @@ from tlog.store import (
     StoreLocked,
     StoreMissing,
 )
+
+
+@pytest.fixture(autouse=True)
+def _runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_runs(monkeypatch)
 
 
 class StoreMachine(RuleBasedStateMachine):

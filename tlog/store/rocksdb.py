@@ -8,11 +8,12 @@ In DIR: `db/` is the RocksDB database, `HEAD` the marker. Column families, integ
     tail        entry index u64                    an entry of the bundle that is not full yet
     leaf_index  leaf hash (32), entry index u64    empty
 
-The entry index stands in the key of `leaf_index`, not in its value as DESIGN section 5 has it:
-an append stays a blind write although a leaf may come twice, and its first index is one seek.
+The entry index stands in the key of `leaf_index`, not in its value as DESIGN section 5 has it.
+This family lags behind the others: `store/indexed` in `state` says below which entry it is whole.
 """
 
 import contextlib
+import heapq
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,6 @@ from rocksdict import (
     ColumnFamily,
     DbClosedError,
     Rdict,
-    ReadOptions,
     WriteBatch,
     WriteOptions,
 )
@@ -42,6 +42,7 @@ from tlog.store.errors import (
     StoreLocked,
     StoreMissing,
 )
+from tlog.store.leaf_index import LeafIndex
 from tlog.store.options import column_family_options, database_options
 from tlog.store.port import Commit
 
@@ -54,11 +55,10 @@ MARKER: Final = "HEAD"
 _OWN: Final = "store/"
 _SCHEMA: Final = b"store/schema"
 _TREE_SIZE: Final = b"store/tree_size"
+_INDEXED: Final = b"store/indexed"
 
 _U64: Final = Struct(">Q")
-_HASH: Final = Struct(f"{HASH_SIZE}s")
 _TILE_KEY: Final = Struct(">BQ")
-_INDEX_KEY: Final = Struct(f">{HASH_SIZE}sQ")
 
 
 class RocksStore:
@@ -74,6 +74,8 @@ class RocksStore:
         self._db: Rdict | None = None
         self._families: dict[str, Rdict] = {}
         self._handles: dict[str, ColumnFamily] = {}
+        self._leaves: LeafIndex | None = None
+        self._leaves_damage = ""
         self._size = 0
 
     @classmethod
@@ -96,7 +98,9 @@ class RocksStore:
         batch = WriteBatch(raw_mode=True)
         batch.put(_SCHEMA, SCHEMA_VERSION, store._handles["state"])
         batch.put(_TREE_SIZE, _U64.pack(0), store._handles["state"])
+        batch.put(_INDEXED, _U64.pack(0), store._handles["state"])
         store._write(batch)
+        store._load_index()
         store.sync()
         sync_directory(path)
         sync_directory(path.parent)
@@ -130,6 +134,7 @@ class RocksStore:
         self._start(create=False)
         try:
             self._size = self._check_schema()
+            self._load_index()
         except BaseException:
             self.close()
             raise
@@ -167,11 +172,31 @@ class RocksStore:
             )
         return int.from_bytes(size, "big")
 
+    def _load_index(self) -> None:
+        """Take the leaf hashes that are not in the index on the disk from their tiles.
+
+        If a tile is damaged, the store opens all the same, for fsck to look at.
+        """
+        stored = self._get("state", _INDEXED, "the size of the leaf index")
+        indexed = int.from_bytes(stored or b"", "big")
+        db, family = self._check_open(), "leaf_index"
+        leaves = LeafIndex(db, self._families[family], self._handles[family], indexed)
+        try:
+            for tile in range(indexed // TILE_WIDTH, -(-self._size // TILE_WIDTH)):
+                begin = max(indexed, tile * TILE_WIDTH)
+                hashes = self.read_tile(0, tile)[: (self._size - tile * TILE_WIDTH) * HASH_SIZE]
+                leaves.add(begin, hashes[begin % TILE_WIDTH * HASH_SIZE :])
+        except StoreError as error:
+            self._leaves_damage = f"no leaf index, because {error}"
+        else:
+            self._leaves = leaves
+
     def close(self) -> None:
         """See `LogStore.close`. Never raises: what was synced is safe, the rest is not promised."""
         with self._open_lock:
             self._unusable = self._unusable or "it is closed"
             # Each of these keeps the LOCK file locked after the database itself is closed.
+            self._leaves = None
             self._handles.clear()
             for opened in (*self._families.values(), self._db):
                 # Closing flushes, so it fails on a full disk; it lets go all the same.
@@ -228,27 +253,11 @@ class RocksStore:
 
     def find(self, leaf_hashes: Sequence[bytes], *, below: int) -> list[int | None]:
         """See `LogStore.find`."""
-        self._check_open()
-        options = ReadOptions()
-        # Confined to the prefix, a seek asks the prefix bloom filters first.
-        options.set_prefix_same_as_start(True)
-        found: list[int | None] = []
+        index = self._index()
         try:
-            iterator = self._families["leaf_index"].iter(options)
-            for leaf_hash in leaf_hashes:
-                iterator.seek(leaf_hash)
-                index = None
-                if iterator.valid():
-                    prefix, first = _INDEX_KEY.unpack(iterator.key())
-                    if prefix == leaf_hash and first < below:
-                        index = first
-                else:
-                    # A damaged block looks like the end; only the status tells.
-                    iterator.status()
-                found.append(index)
+            return index.find(leaf_hashes, below=below)
         except Exception as error:
             raise self._translate(error, "leaf_index not read") from error
-        return found
 
     def iterate_leaf_index(self) -> Iterator[tuple[bytes, int]]:
         """All (leaf hash, entry index), by hash, then index: as many as the tree has entries.
@@ -258,29 +267,25 @@ class RocksStore:
         Raises:
             StoreCorrupt: the leaf index is damaged, instead of ending early.
         """
-        start: bytes | None = b""
-        while start is not None:
-            keys = self._scan_leaf_index(start, 4096)
-            for key in keys:
-                yield _INDEX_KEY.unpack(key)
-            start = keys[-1] + b"\0" if keys else None
+        last = None
+        for leaf in heapq.merge(self._index().in_memory(), self._scan_leaf_index()):
+            self._check_open()
+            # Before a run has left memory, it may be on the disk too.
+            if leaf != last:
+                yield leaf
+            last = leaf
 
-    def _scan_leaf_index(self, start: bytes, limit: int) -> list[bytes]:
-        self._check_open()
-        options = ReadOptions()
-        options.set_total_order_seek(True)
-        keys: list[bytes] = []
-        try:
-            iterator = self._families["leaf_index"].iter(options)
-            iterator.seek(start)
-            while len(keys) < limit and iterator.valid():
-                keys.append(iterator.key())
-                iterator.next()
-            # A damaged block looks like the end; only the status tells.
-            iterator.status()
-        except Exception as error:
-            raise self._translate(error, f"leaf_index not read at {start.hex()}") from error
-        return keys
+    def _scan_leaf_index(self) -> Iterator[tuple[bytes, int]]:
+        start = (b"", 0)
+        while True:
+            try:
+                leaves = self._index().scan(start)
+            except Exception as error:
+                raise self._translate(error, f"leaf_index not read at {start[0].hex()}") from error
+            yield from leaves
+            if not leaves:
+                return
+            start = (leaves[-1][0], leaves[-1][1] + 1)
 
     def get_state(self, name: str) -> bytes | None:
         """See `LogStore.get_state`."""
@@ -305,15 +310,11 @@ class RocksStore:
         for tile, data in commit.tiles:
             put(_TILE_KEY.pack(tile.level, tile.index), data, family)
         self._put_entries(batch, commit)
-        # Most of the time of a commit goes into these keys: the fastest of the ways measured.
-        batch.set_default_column_family(handles["leaf_index"])
-        pack = _U64.pack
-        hashes = _HASH.iter_unpack(commit.leaf_hashes)
-        for (leaf_hash,), index in zip(hashes, range(commit.begin, commit.size), strict=True):
-            batch[leaf_hash + pack(index)] = b""
+        put(_INDEXED, _U64.pack(self._index().indexed), handles["state"])
         put(_TREE_SIZE, _U64.pack(commit.size), handles["state"])
         self._write(batch)
         self._size = commit.size
+        self._index().add(commit.begin, commit.leaf_hashes)
 
     def _put_entries(self, batch: WriteBatch, commit: Commit) -> None:
         """Turn appended entries into full bundles, which replace the tail, and a new tail."""
@@ -341,9 +342,13 @@ class RocksStore:
         """See `LogStore.sync`."""
         with self._open_lock:
             db = self._check_writable()
+            # Before the flush: what joins a run after it began is not durable yet.
+            due = self._index().due
             try:
                 # The one write call that lets go of the GIL; `write` with sync does not.
                 db.flush_wal(True)
+                if due is not None:
+                    self._index().spill(due)
             except Exception as error:
                 raise self._poison(error) from error
 
@@ -392,6 +397,12 @@ class RocksStore:
         if self._db is None:
             raise StoreError(f"{self._database}: the store is closed")
         return self._db
+
+    def _index(self) -> LeafIndex:
+        self._check_open()
+        if self._leaves is None:
+            raise StoreCorrupt(self._leaves_damage)
+        return self._leaves
 
     def _check_writable(self) -> Rdict:
         if self._unusable is not None or self._db is None:
