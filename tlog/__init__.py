@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tlog.client import AsyncClient, Client
+    from tlog.client import AsyncClient, Client, Verifier
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "Verifier"]
 
 
 def __getattr__(name: str) -> object:

@@ -30,8 +30,8 @@ def verify(*, vkeys: tuple[VerifierKey, ...], proof: Path, entry: Path, out: Out
     signed. One of the two files may be "-",
     standard input. Every byte of ENTRYFILE counts, a newline at its end too.
     """
+    from tlog.client import VerificationError, Verifier
     from tlog.merkle import MAX_ENTRY_SIZE
-    from tlog.notes import NoteError, parse_proof, verify_proof
     from tlog.notes.proof import MAX_PROOF_SIZE
 
     if not vkeys:
@@ -39,26 +39,20 @@ def verify(*, vkeys: tuple[VerifierKey, ...], proof: Path, entry: Path, out: Out
     if str(proof) == str(entry) == "-":
         raise click.UsageError("only one of PROOF and ENTRYFILE can be standard input")
     data = read_bounded(entry, MAX_ENTRY_SIZE)
+    receipt = read_bounded(proof, MAX_PROOF_SIZE)
     try:
-        claim = parse_proof(read_bounded(proof, MAX_PROOF_SIZE))
-        verified = verify_proof(claim, data, vkeys)
-        signed_by = [vkey for vkey, _ in verified.signed_by]
-        # One would do by the specification. Two keys of different algorithms are given by somebody
-        # who does not want to depend on one.
-        for vkey in vkeys:
-            if vkey not in signed_by:
-                raise NoteError(f"{vkey.label} has not signed the checkpoint")
-    except NoteError as error:
+        verified = Verifier.with_vkeys(vkeys).proof(receipt, data)
+    except VerificationError as error:
         raise CommandError(f"NOT VERIFIED: {one_line(error)}", Exit.UNVERIFIED) from None
-    checkpoint = verified.checkpoint
-    keys = [vkey.label for vkey in signed_by]
+    head = verified.head
+    keys = [vkey.label for vkey, _ in head.signed_by]
     out.result(
-        f"verified: entry {claim.index} of {checkpoint.origin}, in the tree of {checkpoint.size} "
-        f"signed by {', '.join(keys)}",
+        f"verified: entry {verified.index} of {head.origin}, in the tree of {head.size} signed by "
+        f"{', '.join(keys)}",
         verified=True,
-        origin=checkpoint.origin,
-        index=claim.index,
-        tree_size=checkpoint.size,
-        root_hash=checkpoint.root_hash.hex(),
+        origin=head.origin,
+        index=verified.index,
+        tree_size=head.size,
+        root_hash=head.root_hash.hex(),
         signed_by=keys,
     )

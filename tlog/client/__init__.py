@@ -1,9 +1,10 @@
 """What users import: clients of a log that believe nothing they cannot verify.
 
 `AsyncClient` for asyncio, `Client` for threads: one implementation. `verification` has the rules,
-pure; `heads` follows a log from head to head, and `state` remembers the last one between runs;
-`transport` knows gRPC, its deadlines and retries; `batcher` makes many single appends fast. An
-answer that breaks a rule raises `VerificationError`, and nothing of it is remembered.
+pure; `Verifier` applies them where there is no connection; `heads` follows a log from head to head,
+and `state` remembers the last one between runs; `transport` knows gRPC, its deadlines and retries;
+`batcher` makes many single appends fast. An answer that breaks a rule raises `VerificationError`,
+and nothing of it is remembered.
 """
 
 from tlog.client.aio import AsyncClient
@@ -22,6 +23,7 @@ from tlog.client.state import FileState, MemoryState, Record, State, default_pat
 from tlog.client.sync import Client, SyncBatcher
 from tlog.client.values import Appended, LogInfo, Wait
 from tlog.client.verification import Head, Inclusion
+from tlog.client.verifier import Receipt, Verifier
 
 __all__ = [
     "Appended",
@@ -34,6 +36,7 @@ __all__ = [
     "Inclusion",
     "LogInfo",
     "MemoryState",
+    "Receipt",
     "Record",
     "Refused",
     "State",
@@ -43,6 +46,7 @@ __all__ = [
     "TrustError",
     "Unreachable",
     "VerificationError",
+    "Verifier",
     "Violation",
     "Wait",
     "default_path",

@@ -13,6 +13,7 @@ Check = Literal[
     "message",
     "echo",
     "signature",
+    "quorum",
     "fork",
     "rollback",
     "consistency",
@@ -20,7 +21,8 @@ Check = Literal[
     "bundle",
 ]
 """Which rule an answer broke. message: not the message it should be. echo: an answer to another
-question. signature: not a checkpoint signed by the pinned keys. fork: two heads of one size.
+question. signature: not a checkpoint signed by the pinned keys. quorum: too few
+witnesses cosigned it. fork: two heads of one size.
 rollback: a head from before the last seen one, not proven to be its past. consistency, inclusion:
 the proof does not hold. bundle: entries missing, repeated, out of order, or not in the tree."""
 

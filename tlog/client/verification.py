@@ -28,6 +28,7 @@ from tlog.notes import (
     Checkpoint,
     NoteError,
     TlogProof,
+    VerifiedCheckpoint,
     VerifierKey,
     open_checkpoint,
     parse_proof,
@@ -38,11 +39,16 @@ from tlog.notes import (
 class Head:
     """A tree head whose signatures verified: the checkpoint, and the signed note that carries it.
 
-    Two heads are equal when they are of the same tree, however often it was signed.
+    Two heads are equal when they are of the same tree, however often it was signed. `signed_by` are
+    the keys that vouch for it, witnesses' too, each with the time it says, in seconds since the
+    Epoch (None for a plain Ed25519 signature).
     """
 
     checkpoint: Checkpoint
     note: bytes = field(compare=False, repr=False)
+    signed_by: tuple[tuple[VerifierKey, int | None], ...] = field(
+        default=(), compare=False, repr=False
+    )
 
     @property
     def origin(self) -> str:
@@ -122,9 +128,14 @@ def open_head(note: bytes, vkeys: Sequence[VerifierKey]) -> Head:
     signed_by = {vkey for vkey, _ in verified.signed_by}
     if missing := [vkey.label for vkey in vkeys if vkey not in signed_by]:
         raise VerificationError(
-            "signature", f"the checkpoint is not signed by the pinned key {', '.join(missing)}"
+            "signature", f"{' and '.join(missing)} has not signed the checkpoint, but must have"
         )
-    head = Head(verified.checkpoint, note)
+    return verified_head(verified, note)
+
+
+def verified_head(verified: VerifiedCheckpoint, note: bytes) -> Head:
+    """The head of a checkpoint whose signatures verified."""
+    head = Head(verified.checkpoint, note, verified.signed_by)
     if head.size == 0 and head.root_hash != EMPTY_ROOT:
         raise VerificationError(
             "consistency", "the log signed a root hash for size 0 that is not the empty tree's"
