@@ -96,13 +96,14 @@ def _leaf_index() -> Options:
     options.set_prefix_extractor(SliceTransform.create_fixed_prefix(HASH_SIZE))
     # A run is written at once, flushed, and not read before: to sort it once is cheapest.
     options.set_memtable_factory(MemtableFactory.vector())
-    # What compaction works on are random keys: each is copied once per eightfold growth.
+    # What compaction works on are random keys: each is copied once per sixteenfold growth.
     options.set_compaction_style(DBCompactionStyle.universal())
     compaction = UniversalCompactOptions()
-    compaction.min_merge_width = 8
-    compaction.size_ratio = 20
+    compaction.min_merge_width = 16
+    # No key is ever overwritten: to merge all for the sake of space would free none.
+    compaction.max_size_amplification_percent = 1 << 30
     options.set_universal_compaction_options(compaction)
-    options.set_level_zero_file_num_compaction_trigger(16)
+    options.set_level_zero_file_num_compaction_trigger(32)
     # Being behind with compaction is no reason to let an append wait.
     options.set_level_zero_slowdown_writes_trigger(64)
     options.set_level_zero_stop_writes_trigger(128)

@@ -1,7 +1,7 @@
 """Benchmarks: every figure is a ratio to something measured in the same run.
 
     .venv/bin/python -m tools.bench            # the table, about three minutes
-    .venv/bin/python -m tools.bench --flat     # and 10 thousand to 10 million entries
+    .venv/bin/python -m tools.bench --flat     # 10 thousand to 10 million entries, a minute or two
 
 Client and server share the machine. The no-op server is a grpc.aio unary handler with the same
 options and messages that does nothing; the client sends requests that are already serialised, so
