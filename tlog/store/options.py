@@ -9,6 +9,7 @@ from rocksdict import (
     DBCompactionStyle,
     DBCompressionType,
     DBRecoveryMode,
+    Env,
     MemtableFactory,
     Options,
     SliceTransform,
@@ -26,6 +27,10 @@ _CACHE: Final = Cache(64 * _MIB)
 _BUNDLE_CACHE: Final = Cache(32 * _MIB)
 _WRITE_BUFFERS: Final = WriteBufferManager(256 * _MIB, False)
 
+# Compaction can wait, an append cannot: its threads run when nobody else wants the processor.
+_ENV: Final = Env()
+_ENV.lower_thread_pool_cpu_priority()
+
 
 def database_options(*, create: bool) -> Options:
     """The options of the database as a whole."""
@@ -41,6 +46,7 @@ def database_options(*, create: bool) -> Options:
     # The unsorted memtable of `leaf_index` can have no more than one writer at a time.
     options.set_allow_concurrent_memtable_write(False)
     options.set_max_background_jobs(2)
+    options.set_env(_ENV)
     options.set_max_open_files(256)
     options.set_write_buffer_manager(_WRITE_BUFFERS)
     options.set_max_total_wal_size(256 * _MIB)
