@@ -1,6 +1,7 @@
 """The HTTP application: C2SP's static resources of each log, appends, and what operators ask for.
 
-Reads take the published head first and serve nothing beyond it; they never touch the write path.
+Reads take the published head first and serve nothing beyond it; they never touch the write path,
+and give way to it (see `http_turns`).
 Paths are dispatched by hand, not by a router: they have three shapes, are compared undecoded (one
 resource, one path), and this runs for every tile.
 """
@@ -11,8 +12,10 @@ import asyncio
 import contextlib
 import gzip
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -43,6 +46,7 @@ from tlog.serve.http_answers import (
     text,
 )
 from tlog.serve.http_negotiate import content_coding, is_known
+from tlog.serve.http_turns import Metered, ReadTurns
 from tlog.serve.logs import Logs
 from tlog.serve.metrics import ServerMetrics
 
@@ -68,11 +72,47 @@ _PREFLIGHT = {
     "Access-Control-Allow-Headers": "If-None-Match",
     "Access-Control-Max-Age": "86400",
 }
+_CORS = (
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"ETag, Retry-After"),
+)
 _OCTETS = "application/octet-stream"
 
 _log = structlog.get_logger(__name__)
 
 _Handler = Callable[[Request], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a path asks for.
+
+    Attributes:
+        kind: of resource: "server" is one of the server's own, "other" is none that a log has.
+        name: of the log, or of the server's own resource.
+        resource: what follows the log's name and a slash.
+    """
+
+    kind: str
+    name: str
+    resource: str
+
+    @classmethod
+    def at(cls, path: str) -> _Wanted:
+        """Take an undecoded path apart."""
+        name, slash, resource = path[1:].partition("/")
+        if not slash:
+            return cls("server", name, "")
+        if resource.startswith("tile/entries/"):
+            return cls("entries", name, resource)
+        if resource.startswith("tile/"):
+            return cls("tile", name, resource)
+        return cls(resource if resource in {"checkpoint", "add"} else "other", name, resource)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it is a read of a log: anybody's, of any origin, and behind the appends."""
+        return self.kind not in {"add", "server"}
 
 
 class _Incoming:
@@ -112,6 +152,7 @@ class HttpApp:
         self._registry.register(ServerMetrics(logs, self._answered))
         self._outgoing_bytes = 0
         self._compressors = asyncio.Semaphore(COMPRESSORS)
+        self._turns = ReadTurns(lambda: any(log.sequencer.pending for log in logs))
         self._own: dict[str, _Handler] = {
             "": self._index,
             "healthz": self._healthz,
@@ -121,12 +162,20 @@ class HttpApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        incoming = _Incoming(receive)
-        request = Request(scope, incoming)
-        name, slash, resource = scope["raw_path"].decode("ascii")[1:].partition("/")
-        kind = _kind(resource) if slash else "server"
+        wanted = _Wanted.at(scope["raw_path"].decode("ascii"))
+        work = Metered(self._serve(wanted, scope, _Incoming(receive), send))
         try:
-            answer = await self._answer(request, name, resource, kind)
+            await work
+        finally:
+            if wanted.is_read:
+                self._turns.spent(work.seconds)
+
+    async def _serve(self, wanted: _Wanted, scope: Scope, incoming: _Incoming, send: Send) -> None:
+        request = Request(scope, incoming)
+        try:
+            if wanted.is_read:
+                await self._turns.wait()
+            answer = await self._answer(request, wanted)
         except ClientDisconnect:
             return
         except REFUSALS as error:
@@ -135,12 +184,12 @@ class HttpApp:
             # Nothing of an internal error is told to strangers; all of it goes to the operator.
             _log.exception("internal error", path=scope["path"][:200])
             answer = text("internal error: see the server's log\n", status=500)
-        self._answered[kind, answer.status_code] += 1
-        if slash and kind != "add":
-            answer.raw_headers.append((b"access-control-allow-origin", b"*"))
+        self._answered[wanted.kind, answer.status_code] += 1
+        if wanted.is_read:
+            answer.raw_headers += _CORS
         if not await incoming.drained(request):
             answer.raw_headers.append((b"connection", b"close"))
-        await self._send(answer, scope, receive, send)
+        await self._send(answer, scope, incoming, send)
 
     async def _send(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
         size = len(answer.body) if len(answer.body) > PIECE_BYTES else 0
@@ -153,13 +202,13 @@ class HttpApp:
         finally:
             self._outgoing_bytes -= size
 
-    async def _answer(self, request: Request, name: str, resource: str, kind: str) -> Answer:
-        if kind == "server":
-            if (handler := self._own.get(name)) is None:
+    async def _answer(self, request: Request, wanted: _Wanted) -> Answer:
+        if wanted.kind == "server":
+            if (handler := self._own.get(wanted.name)) is None:
                 raise NotFound("no such resource: / lists the logs, whose resources lie below them")
         else:
-            handler = self._of_log(name, resource, kind)
-        allowed = ("POST",) if kind == "add" else _READS
+            handler = self._of_log(wanted)
+        allowed = ("POST",) if wanted.kind == "add" else _READS
         if request.method not in allowed:
             allow = ", ".join(allowed)
             raise NotAllowed(f"{request.method[:20]} is not allowed here: use {allow}", allow=allow)
@@ -167,17 +216,17 @@ class HttpApp:
             return Answer(status=204, headers=_PREFLIGHT)
         return await handler(request)
 
-    def _of_log(self, name: str, resource: str, kind: str) -> _Handler:
-        if not name:
+    def _of_log(self, wanted: _Wanted) -> _Handler:
+        if not wanted.name:
             raise NotFound("the path has no log name: it begins with /<log>/")
-        log = self._logs.get(name)
-        match kind:
+        log = self._logs.get(wanted.name)
+        match wanted.kind:
             case "checkpoint":
                 return partial(_checkpoint, log)
             case "entries":
-                return partial(self._entries, log, resource)
+                return partial(self._entries, log, wanted.resource)
             case "tile":
-                return partial(_tile, log, resource)
+                return partial(_tile, log, wanted.resource)
             case "add":
                 return partial(_add, log)
         raise NotFound("a log has checkpoint, tile/<L>/<N>, tile/entries/<N> and add, nothing else")
@@ -225,9 +274,10 @@ class HttpApp:
                 log.reader.encoded_bundle(index, width), media_type=_OCTETS, headers=headers
             )
         async with self._compressors:
-            body = await asyncio.to_thread(
-                gzip.compress, log.reader.encoded_bundle(index, width), 1, mtime=0
+            body, seconds = await asyncio.to_thread(
+                _compress, log.reader.encoded_bundle(index, width)
             )
+        self._turns.spent(seconds)
         return Answer(body, media_type=_OCTETS, headers=headers)
 
 
@@ -283,13 +333,10 @@ async def _body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def _kind(resource: str) -> str:
-    """What a path below a log's name asks for; "other" if nothing."""
-    if resource.startswith("tile/entries/"):
-        return "entries"
-    if resource.startswith("tile/"):
-        return "tile"
-    return resource if resource in {"checkpoint", "add"} else "other"
+def _compress(data: bytes) -> tuple[bytes, float]:
+    """The same bytes give the same gzip, always; and how long it took."""
+    started = time.thread_time()
+    return gzip.compress(data, 1, mtime=0), time.thread_time() - started
 
 
 def _check_published(log: Log, path: str, *, level: int, index: int, width: int) -> None:

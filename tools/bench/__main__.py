@@ -7,7 +7,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from tools.bench import flat, log
+from tools.bench import flat, log, reads
 from tools.bench.table import show
 
 
@@ -18,11 +18,16 @@ def main() -> None:
     parser.add_argument(
         "--flat", action="store_true", help="instead, grow a log from 10 thousand to 10 million"
     )
+    parser.add_argument(
+        "--reads", action="store_true", help="instead, read over HTTP, and append beside it"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tlog-bench-") as scratch:
         directory = Path(scratch) / "bench"
         if options.flat:
             rows = asyncio.run(flat.flatness(directory))
+        elif options.reads:
+            rows = asyncio.run(reads.measure(directory, options.seconds, options.rounds))
         else:
             rows = asyncio.run(log.measure(directory, options.seconds, options.rounds))
     show(rows)

@@ -44,11 +44,15 @@ async def _serve_noop(port: int) -> None:
     await server.wait_for_termination()
 
 
-async def _serve_log(port: int, directory: Path) -> None:
+async def _serve_log(port: int, directory: Path, http_port: str = "") -> None:
     from tlog.log import Log
-    from tlog.serve import Logs
+    from tlog.serve import Logs, http_server
 
-    async with Log.opened(directory) as log, grpc_server(Logs([log]), f"127.0.0.1:{port}"):
+    async with contextlib.AsyncExitStack() as stack:
+        logs = Logs([await stack.enter_async_context(Log.opened(directory))])
+        await stack.enter_async_context(grpc_server(logs, f"127.0.0.1:{port}"))
+        if http_port:
+            await stack.enter_async_context(http_server(logs, f"127.0.0.1:{http_port}"))
         await asyncio.Event().wait()
 
 
@@ -61,7 +65,7 @@ def noop() -> Iterator[tuple[str, int]]:
 
 @contextlib.contextmanager
 def log(directory: Path) -> Iterator[tuple[str, int]]:
-    """A log in a directory, made when it is not there."""
+    """A log in a directory, made when it is not there; gives its address and process."""
     if not directory.exists():
         create_log(directory, LogConfig(origin="example.com/bench", name="bench"))
     with _process("log", str(directory)) as running:
@@ -69,10 +73,23 @@ def log(directory: Path) -> Iterator[tuple[str, int]]:
 
 
 @contextlib.contextmanager
-def _process(*arguments: str) -> Iterator[tuple[str, int]]:
+def log_and_http(directory: Path) -> Iterator[tuple[str, str]]:
+    """A new log in a directory, over both protocols; gives its two addresses."""
+    create_log(directory, LogConfig(origin="example.com/bench", name="bench"))
+    http_port = str(_free_port())
+    with _process("log", str(directory), http_port) as (grpc_address, _):
+        yield grpc_address, f"127.0.0.1:{http_port}"
+
+
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _process(*arguments: str) -> Iterator[tuple[str, int]]:
+    port = _free_port()
     child = subprocess.Popen([sys.executable, "-m", "tools.bench.servers", str(port), *arguments])
     try:
         yield f"127.0.0.1:{port}", child.pid
@@ -90,5 +107,7 @@ def resident_mib(pid: int) -> float:
 if __name__ == "__main__":
     number, kind, *rest = sys.argv[1:]
     uvloop.run(
-        _serve_noop(int(number)) if kind == "noop" else _serve_log(int(number), Path(rest[0]))
+        _serve_noop(int(number))
+        if kind == "noop"
+        else _serve_log(int(number), Path(rest[0]), *rest[1:])
     )

@@ -152,7 +152,9 @@ def test_methods_that_add_does_not_know(client: httpx.Client, method: str) -> No
 def test_cors(client: httpx.Client) -> None:
     origin = {"Origin": "https://auditor.example"}
     for path in ("/a/checkpoint", "/a/tile/0/000", "/a/tile/entries/000", "/a/tile/0/0"):
-        assert client.get(path, headers=origin).headers["access-control-allow-origin"] == "*"
+        headers = client.get(path, headers=origin).headers
+        assert headers["access-control-allow-origin"] == "*"
+        assert headers["access-control-expose-headers"] == "ETag, Retry-After"
         preflight = client.options(path, headers=origin)
         assert preflight.status_code == 204
         assert preflight.headers["access-control-allow-origin"] == "*"
