@@ -14,7 +14,8 @@ from tests.remote.witnesses import ORIGIN
 from tlog.log import Log, LogConfig, create_log
 from tlog.merkle import CompactRange, leaf_hash, verify_consistency
 from tlog.notes import open_checkpoint
-from tlog.remote import AddressError, RemoteError, RemoteLogs
+from tlog.remote import RemoteError, RemoteLogs
+from tlog.remote.logs import MAX_LOGS
 from tlog.serve import Logs, grpc_server, http_server
 
 SIZE = 66_000
@@ -60,7 +61,7 @@ def roots(sizes: set[int]) -> dict[int, bytes]:
 async def test_proofs(tmp_path: Path) -> None:
     known = roots({size for pair in PAIRS for size in pair})
     async with served(tmp_path) as (log, urls):
-        remote = RemoteLogs(urls)
+        remote = RemoteLogs(urls.get)
         for way in ("grpc", "named", "http"):
             note = await remote.checkpoint(way)
             assert open_checkpoint(note, log.vkeys).checkpoint.size == SIZE
@@ -107,12 +108,24 @@ async def test_tiles_that_are_none(answer: bytes) -> None:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        remote = RemoteLogs({ORIGIN: url})
+        remote = RemoteLogs({ORIGIN: url}.get)
         with pytest.raises(RemoteError):
             await remote.consistency_proof(ORIGIN, 5, 1000)
         await remote.aclose()
 
 
-def test_addresses() -> None:
-    with pytest.raises(AddressError):
-        RemoteLogs({ORIGIN: "nowhere"})
+async def test_a_url_that_leads_nowhere_and_then_does(tmp_path: Path) -> None:
+    urls: dict[str, str] = {ORIGIN: "nowhere"}
+    remote = RemoteLogs(urls.get)
+    with pytest.raises(RemoteError, match="not an address"):
+        await remote.checkpoint(ORIGIN)
+    create_log(tmp_path, LogConfig(origin=ORIGIN, name="remote", checkpoint_interval=0))
+    async with Log.opened(tmp_path) as log, grpc_server(Logs([log]), "127.0.0.1:0") as port:
+        urls[ORIGIN] = f"grpc://127.0.0.1:{port}"
+        assert await remote.checkpoint(ORIGIN) == log.published.note
+        # However many URLs there are, only some connections stay open.
+        for number in range(MAX_LOGS + 10):
+            urls[ORIGIN] = f"grpc://127.0.0.1:{port}" + "/" * number
+            assert await remote.checkpoint(ORIGIN) == log.published.note
+        assert len(remote._logs) == MAX_LOGS
+        await remote.aclose()

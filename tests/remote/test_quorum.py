@@ -149,9 +149,9 @@ async def test_a_witness_that_is_ahead_is_told_of(tmp_path: Path) -> None:
         assert ahead.witness is not None
 
         async def conflict(*request: object) -> None:
-            from tlog.witness import Conflict
+            from tlog.witness import SizeConflict
 
-            raise Conflict("ahead", size=1000)
+            raise SizeConflict("ahead", size=1000)
 
         ahead.witness.add_checkpoint = conflict  # type: ignore[method-assign,assignment]
         await it.append(b"two")

@@ -11,11 +11,11 @@ from typing import Any
 
 from tlog.log import Log, LogConfig, create_log
 from tlog.notes import Policy, VerifierKey, parse_policy
-from tlog.remote import connections
+from tlog.remote import connections, gossip_connections
 from tlog.serve.witness_http import witness_http_server
 from tlog.serve.witness_service import witness_grpc_server
 from tlog.store.heads import HeadStore
-from tlog.witness import Witness, add_log, create_witness
+from tlog.witness import Node, Witness, add_log, create_witness
 
 ORIGIN = "log.example/remote"
 
@@ -39,9 +39,11 @@ class Station:
         add_log(self._directory, vkeys)
 
     async def start(self) -> None:
-        self.witness = await self._stack.enter_async_context(Witness.opened(self._directory))
+        outward = await self._stack.enter_async_context(gossip_connections())
+        node = await self._stack.enter_async_context(Node.opened(self._directory, outward))
+        self.witness = node.witness
         server = {"http": witness_http_server, "grpc": witness_grpc_server}[self.scheme]
-        port = await self._stack.enter_async_context(server(self.witness, self.address))
+        port = await self._stack.enter_async_context(server(node, self.address))
         self.address = f"127.0.0.1:{port}"
 
     async def stop(self) -> None:

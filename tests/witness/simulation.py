@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from tests.witness.support import SomeLog
 from tlog.witness.evidence import EvidenceStore
 from tlog.witness.exchange import Peer
-from tlog.witness.gossip import Gossip, GossipLimits
+from tlog.witness.gossip import Gossip
+from tlog.witness.limits import GossipLimits
 from tlog.witness.logs import FreezeReason, TrustedLog
 
 T = TypeVar("T")
@@ -243,7 +244,7 @@ async def split_view(
         for n in others if degree is None else rng.sample(others, degree):
             link = Lossy(peers[n], random.Random(rng.random()), loss, delay)
             one.peers[str(n)] = link
-        one.gossip.cosigned((forked if number == honest[0] else honest_log).note(9))
+        one.gossip.cosigned((forked if number == honest[0] else honest_log).head(9))
     loop = asyncio.get_running_loop()
     begin = loop.time()
     running = [asyncio.create_task(one.gossip.run()) for one in nodes.values()]

@@ -22,7 +22,7 @@ from tlog.notes import (
 )
 from tlog.notes.note import sign_text
 from tlog.store.heads import HeadStore
-from tlog.witness import Inconsistency, LogList, OnInconsistent, Witness, WitnessConfig
+from tlog.witness import Head, Inconsistency, LogList, OnInconsistent, Witness, WitnessConfig
 from tlog.witness.commits import Heads
 
 NAME = "witness.example/w1"
@@ -75,6 +75,11 @@ class SomeLog:
     @cache  # noqa: B019 -- ML-DSA signatures are random: a log has one note of one size
     def note(self, size: int) -> bytes:
         return sign_checkpoint(self.checkpoint(size), self.signers, timestamp=START)
+
+    def head(self, size: int) -> Head:
+        """Its head of that size, verified."""
+        vkeys = [s.vkey for s in self.signers]
+        return Head.of(open_checkpoint(self.note(size), vkeys, origin=self.origin))
 
     def proof(self, old: int, new: int) -> trees.Hashes:
         return trees.subproof(old, self.leaves(new), True) if 0 < old < new else []

@@ -14,7 +14,7 @@ import pytest
 
 from tests.witness.support import ORIGIN, SomeLog, a_witness
 from tlog.notes import parse_unverified
-from tlog.witness import Conflict, UnknownOrigin, Unprocessable, Witness, hash_origin
+from tlog.witness import SizeConflict, UnknownOrigin, Unprocessable, Witness, hash_origin
 
 LOG = SomeLog()
 FORK = SomeLog(forked_at=0)
@@ -105,7 +105,7 @@ async def test_killed(tmp_path: Path, where: str, sizes: set[int]) -> None:
         # The log tries again with what it knows, and gets its cosignature one way or the other.
         try:
             await witness.add_checkpoint(*LOG.request(3, 5))
-        except Conflict as refusal:
+        except SizeConflict as refusal:
             await witness.add_checkpoint(*LOG.request(refusal.size, 5))
         assert stored_size(witness) == 5
         # Another history does not pass, whatever became of the answer.

@@ -12,7 +12,7 @@ from tlog.notes.note import sign_text
 from tlog.witness import Unprocessable
 from tlog.witness.conflict import Conflict, ConflictKind, verify_conflict
 from tlog.witness.errors import WitnessError
-from tlog.witness.gossip import GossipLimits
+from tlog.witness.limits import GossipLimits
 from tlog.witness.logs import FreezeReason, freeze
 from tlog.witness.sightings import Verdict
 
@@ -55,8 +55,8 @@ async def test_a_split_view_shown_to_two_witnesses_is_caught_within_two_rounds(
     second = node(tmp_path / "2", LOG)
     first.peers["2"] = Direct(second.gossip)
     second.peers["1"] = Direct(first.gossip)
-    first.gossip.cosigned(LOG.note(9))
-    second.gossip.cosigned(FORK.note(9))
+    first.gossip.cosigned(LOG.head(9))
+    second.gossip.cosigned(FORK.head(9))
     for _ in range(2):
         await first.gossip.round()
         await second.gossip.round()
@@ -267,7 +267,7 @@ async def test_a_bad_proof_given_to_the_witness_accuses_nobody(tmp_path: Path) -
 
 async def test_what_the_witness_cosigned_needs_no_proof_again(tmp_path: Path) -> None:
     one = node(tmp_path / "1", LOG)
-    assert [one.gossip.cosigned(LOG.note(n)) for n in (4, 6, 6, 9)] == [
+    assert [one.gossip.cosigned(LOG.head(n)) for n in (4, 6, 6, 9)] == [
         Verdict.NEW, Verdict.NEW, Verdict.KNOWN, Verdict.NEW,
     ]  # fmt: skip
     await one.gossip.work()
@@ -279,10 +279,10 @@ async def test_what_the_witness_cosigned_does_not_hide_what_peers_have_seen(
     tmp_path: Path,
 ) -> None:
     one = node(tmp_path / "1", LOG, source=Source({ORIGIN: FORK}))
-    one.gossip.cosigned(FORK.note(4))
+    one.gossip.cosigned(FORK.head(4))
     one.gossip.submit(FORK.note(8))
     await one.gossip.work()
-    assert one.gossip.cosigned(LOG.note(9)) is Verdict.CLAIMED
+    assert one.gossip.cosigned(LOG.head(9)) is Verdict.CLAIMED
     await one.gossip.work()
     assert evidence(one) == []
     assert [u.size for u in one.gossip.unproven()] == [9]

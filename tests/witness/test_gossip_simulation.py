@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.witness.simulation import split_view, virtually
-from tlog.witness.gossip import GossipLimits
+from tlog.witness.limits import GossipLimits
 
 LIMITS = GossipLimits(interval=30.0, fanout=2)
 

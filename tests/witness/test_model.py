@@ -22,7 +22,7 @@ from tests.witness.support import (
     times_of,
 )
 from tlog.notes import parse_unverified
-from tlog.witness import Conflict, Refusal, UnknownOrigin, hash_origin
+from tlog.witness import Refusal, SizeConflict, UnknownOrigin, hash_origin
 
 LARGEST = 40
 HONEST = SomeLog()
@@ -76,7 +76,7 @@ class WitnessMachine(RuleBasedStateMachine):
         try:
             cosignatures = self.run(self.witness.add_checkpoint(old, proof, log.note(size)))
         except Refusal as refusal:
-            told = refusal.size if isinstance(refusal, Conflict) else None
+            told = refusal.size if isinstance(refusal, SizeConflict) else None
             assert told in {None, self.size} - {old}
             # An honest request is never refused.
             honest = old == self.size <= size and proof == log.proof(old, size)

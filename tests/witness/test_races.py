@@ -24,9 +24,9 @@ from tlog.notes import NoteSignature, parse_unverified
 from tlog.store import StoreError, StoreFull
 from tlog.store.heads import HeadStore, Swap
 from tlog.witness import (
-    Conflict,
     LogList,
     Refusal,
+    SizeConflict,
     TooManyRequests,
     Unavailable,
     UnknownOrigin,
@@ -92,7 +92,7 @@ async def test_a_hundred_at_once(tmp_path: Path, seed: int) -> None:
         for _ in range(8):
             try:
                 cosignatures = await witness.add_checkpoint(*log.request(old, size))
-            except Conflict as refusal:
+            except SizeConflict as refusal:
                 old = refusal.size
                 if old > size:
                     return
@@ -132,7 +132,7 @@ async def test_stalled_between_check_and_commit(tmp_path: Path, heads: GatedHead
         assert [parse_unverified(note).checkpoint.size for note in witness.checkpoints()] == [5]
         heads.gate.set()
         times_of(LOG.note(6), await first)
-        with pytest.raises(Conflict) as caught:
+        with pytest.raises(SizeConflict) as caught:
             await second
         assert caught.value.size == 6
         await witness.add_checkpoint(*LOG.request(6, 9))
@@ -176,7 +176,7 @@ async def test_a_caller_who_hangs_up_changes_nothing(tmp_path: Path, heads: Gate
         await asyncio.sleep(0.05)
         assert not second.done()
         heads.gate.set()
-        with pytest.raises(Conflict) as caught:
+        with pytest.raises(SizeConflict) as caught:
             await second
         assert caught.value.size == 5
         assert not witness._running
@@ -234,7 +234,7 @@ async def test_a_failed_sync_is_not_an_answer(
         assert stored_size(witness) == 5
         assert witness.failure is not None
         # The first to come reopens the store, and is served or not by what the disk then does.
-        with pytest.raises((Unavailable, Conflict)):
+        with pytest.raises((Unavailable, SizeConflict)):
             await witness.add_checkpoint(*LOG.request(5, 6))
         heads.fail = None
         monotonic.now += 10
@@ -242,7 +242,7 @@ async def test_a_failed_sync_is_not_an_answer(
         assert size in {5, 6}
         try:
             await witness.add_checkpoint(*LOG.request(size, 7))
-        except Conflict as refusal:
+        except SizeConflict as refusal:
             await witness.add_checkpoint(*LOG.request(refusal.size, 7))
         assert stored_size(witness) == 7
         assert witness.failure is None

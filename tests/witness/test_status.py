@@ -37,11 +37,11 @@ from tlog.notes import (
 from tlog.witness import (
     BadRequest,
     BadSignature,
-    Conflict,
     FreezeReason,
     Frozen,
     Inconsistency,
     Refusal,
+    SizeConflict,
     TooManyRequests,
     Unavailable,
     UnknownOrigin,
@@ -194,13 +194,13 @@ async def test_every_flipped_bit_of_the_text_is_refused(tmp_path: Path, word: st
 async def test_409_tells_the_size(tmp_path: Path) -> None:
     async with a_witness(tmp_path) as witness:
         # "(or zero if it never cosigned a checkpoint for that origin)"
-        refusal = await refused(witness, Conflict, 409, *LOG.request(2, 5))
-        assert isinstance(refusal, Conflict)
+        refusal = await refused(witness, SizeConflict, 409, *LOG.request(2, 5))
+        assert isinstance(refusal, SizeConflict)
         assert refusal.size == 0
         await witness.add_checkpoint(*LOG.request(0, 5))
         for old, new in ((0, 5), (0, 9), (3, 5), (4, 9), (6, 9), (3, 4)):
-            refusal = await refused(witness, Conflict, 409, *LOG.request(old, new))
-            assert isinstance(refusal, Conflict)
+            refusal = await refused(witness, SizeConflict, 409, *LOG.request(old, new))
+            assert isinstance(refusal, SizeConflict)
             assert refusal.size == 5
 
 
@@ -238,7 +238,7 @@ async def test_a_split_view_is_handed_on(tmp_path: Path) -> None:
         await witness.add_checkpoint(*LOG.request(0, 5))
         await refused(witness, Unprocessable, 422, 5, [], FORK.note(5))
         # Also where the old size is wrong: what the log signed is what counts.
-        await refused(witness, Conflict, 409, 0, [], FORK.note(5))
+        await refused(witness, SizeConflict, 409, 0, [], FORK.note(5))
         stored = witness.checkpoint(hash_origin(ORIGIN))
         assert evidence.found == [Inconsistency(ORIGIN, stored, FORK.note(5), True)] * 2
         for text in (evidence.found[0].stored, evidence.found[0].submitted):
@@ -249,13 +249,13 @@ async def test_a_split_view_is_handed_on(tmp_path: Path) -> None:
         assert evidence.found == [Inconsistency(ORIGIN, stored, FORK.note(8), False)]
         evidence.found.clear()
         # An empty tree that is not empty contradicts every head.
-        await refused(witness, Conflict, 409, 0, [], signed(Checkpoint(ORIGIN, 0, bytes(32))))
+        await refused(witness, SizeConflict, 409, 0, [], signed(Checkpoint(ORIGIN, 0, bytes(32))))
         assert [found.contradiction for found in evidence.found] == [True]
         evidence.found.clear()
         # What strangers send is no evidence.
         await refused(witness, BadSignature, 403, 5, [], flip(FORK.note(5)))
-        await refused(witness, Conflict, 409, 0, [], LOG.note(5))
-        await refused(witness, Conflict, 409, 0, [], FORK.note(4))
+        await refused(witness, SizeConflict, 409, 0, [], LOG.note(5))
+        await refused(witness, SizeConflict, 409, 0, [], FORK.note(4))
         assert not evidence.found
 
 
@@ -329,8 +329,8 @@ async def test_rotation_and_removal_while_it_runs(tmp_path: Path) -> None:
         await refused(witness, UnknownOrigin, 404, 8, LOG.proof(8, 9), by_new(9))
         # Added again, at once and from where it was.
         add_log(tmp_path, [new.vkey])
-        refusal = await refused(witness, Conflict, 409, 0, [], by_new(9))
-        assert isinstance(refusal, Conflict)
+        refusal = await refused(witness, SizeConflict, 409, 0, [], by_new(9))
+        assert isinstance(refusal, SizeConflict)
         assert refusal.size == 8
 
 
@@ -356,7 +356,7 @@ async def test_429_is_for_new_heads_of_one_log(tmp_path: Path) -> None:
         for _ in range(10):
             await witness.add_checkpoint(*LOG.request(2, 2))
             await refused(witness, BadSignature, 403, 2, [], flip(LOG.note(3)))
-            await refused(witness, Conflict, 409, *LOG.request(0, 2))
+            await refused(witness, SizeConflict, 409, *LOG.request(0, 2))
             await refused(witness, Unprocessable, 422, 2, [], LOG.note(3))
         monotonic.now += 0.5
         await witness.add_checkpoint(*LOG.request(2, 3))
@@ -435,8 +435,8 @@ async def test_the_largest_sizes(tmp_path: Path) -> None:
     note = signed(Checkpoint(ORIGIN, biggest, hashlib.sha256(b"x").digest()))
     async with a_witness(tmp_path) as witness:
         times_of(note, await witness.add_checkpoint(0, [], note))
-        refusal = await refused(witness, Conflict, 409, 0, [], note)
-        assert isinstance(refusal, Conflict)
+        refusal = await refused(witness, SizeConflict, 409, 0, [], note)
+        assert isinstance(refusal, SizeConflict)
         assert refusal.size == biggest
         await witness.add_checkpoint(biggest, [], note)
         assert parse_unverified(witness.checkpoint(hash_origin(ORIGIN))).checkpoint.size == biggest

@@ -1,21 +1,30 @@
-"""Calls outward: to witnesses, and to logs for what gossip needs to settle a question.
+"""Calls outward: to witnesses, to gossip peers, and to logs for what gossip needs to settle.
 
-The ports are those of the rooms below (`tlog.log.Cosigner`, the log source of gossip); here they
+The ports are those of the rooms below (`tlog.log.Cosigner`, `tlog.witness.Outward`); here they
 are spoken over HTTP (tlog-witness, tlog-tiles) and gRPC (`tlog.v1`). No rules live here: answers
 are bounded and read strictly, and verified by whoever asked. `connect` reaches a witness by the
-URL in a policy, `connections` does so and closes what it opened; `RemoteLogs` reaches logs.
+URL in a policy, `connections` does so and closes what it opened; `RemoteLogs` reaches logs;
+`WitnessClient` brings heads to a witness and asks it for evidence; `gossip_connections` has the
+ways out of a witness.
 """
 
-from tlog.remote.addresses import AddressError
+from tlog.remote.addresses import AddressError, parse_address
+from tlog.remote.grpc import RemoteRefusal
 from tlog.remote.http import RemoteError
 from tlog.remote.logs import RemoteLogs
+from tlog.remote.peers import WitnessClient, check_peer_url, gossip_connections
 from tlog.remote.witness import RemoteWitness, connect, connections
 
 __all__ = [
     "AddressError",
     "RemoteError",
     "RemoteLogs",
+    "RemoteRefusal",
     "RemoteWitness",
+    "WitnessClient",
+    "check_peer_url",
     "connect",
     "connections",
+    "gossip_connections",
+    "parse_address",
 ]

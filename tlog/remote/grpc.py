@@ -17,7 +17,6 @@ MAX_RECEIVED_BYTES = 256 << 10
 
 _DETAILS = "grpc-status-details-bin"
 _OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
     ("grpc.max_metadata_size", 16 << 10),
     ("grpc.enable_retries", 0),
     ("grpc.keepalive_time_ms", 60_000),
@@ -55,12 +54,21 @@ class RemoteRefusal(RemoteError):
 
 
 class GrpcPeer:
-    """A channel to one server. Belongs to the event loop it was made on."""
+    """A channel to one server. Belongs to the event loop it was made on.
 
-    def __init__(self, target: str, service: ServiceDescriptor) -> None:
+    Args:
+        target: host and port.
+        service: whose methods are called.
+        limit: bytes of the longest answer that is taken.
+    """
+
+    def __init__(
+        self, target: str, service: ServiceDescriptor, *, limit: int = MAX_RECEIVED_BYTES
+    ) -> None:
         self._target = target
         self._service = service.full_name
-        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        options = (("grpc.max_receive_message_length", limit), *_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(target, options=options)
         self._calls: dict[str, Any] = {}
 
     async def call(self, method: str, request: Message, kind: type[M]) -> M:

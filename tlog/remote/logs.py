@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Protocol
 
 from tlog.merkle import (
@@ -17,12 +18,14 @@ from tlog.merkle import (
 )
 from tlog.notes import MAX_NOTE_SIZE
 from tlog.notes.codec import shown
-from tlog.remote.addresses import Address, parse_address
+from tlog.remote.addresses import Address, AddressError, parse_address
 from tlog.remote.grpc import GrpcPeer
 from tlog.remote.http import HttpPeer, RemoteError
 from tlog.v1 import log_pb2 as pb
 
 MAX_PROOF_HASHES = 63
+MAX_LOGS = 64
+"""Logs to which connections stay open: more than are ever asked at once."""
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["LogService"]
 
@@ -39,16 +42,14 @@ class RemoteLogs:
     """Logs by their origins, reached where the operator says they are.
 
     Args:
-        urls: for each origin, the prefix of its tiles (c2sp.org/tlog-tiles), or
-            grpc://HOST:PORT[/NAME]; the name may be left out where a server has one log.
-
-    Raises:
-        AddressError: a URL is neither.
+        url_of: gives for an origin, as it is now, the prefix of its tiles (c2sp.org/tlog-tiles)
+            or grpc://HOST:PORT[/NAME]; the name may be left out where a server has one log.
+            None when nobody said.
     """
 
-    def __init__(self, urls: Mapping[str, str]) -> None:
-        self._addresses = {origin: parse_address(url) for origin, url in urls.items()}
-        self._logs: dict[str, _RemoteLog] = {}
+    def __init__(self, url_of: Callable[[str], str | None]) -> None:
+        self._url_of = url_of
+        self._logs: OrderedDict[str, _RemoteLog] = OrderedDict()  # by URL
 
     async def checkpoint(self, origin: str) -> bytes:
         """The latest checkpoint that the log shows, unverified.
@@ -56,7 +57,7 @@ class RemoteLogs:
         Raises:
             RemoteError: there is none to be had.
         """
-        return await self._log(origin).checkpoint()
+        return await (await self._log(origin)).checkpoint()
 
     async def consistency_proof(self, origin: str, old_size: int, new_size: int) -> list[bytes]:
         """The log's proof (RFC 6962 section 2.1.2) between two sizes that it signed, unverified.
@@ -68,19 +69,26 @@ class RemoteLogs:
             raise RemoteError(f"no log proves {new_size} entries consistent with {old_size}")
         if old_size in {0, new_size}:
             return []
-        return await self._log(origin).consistency_proof(old_size, new_size)
+        return await (await self._log(origin)).consistency_proof(old_size, new_size)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        logs, self._logs = list(self._logs.values()), {}
+        logs, self._logs = list(self._logs.values()), OrderedDict()
         for log in logs:
             await log.aclose()
 
-    def _log(self, origin: str) -> _RemoteLog:
-        if (log := self._logs.get(origin)) is None:
-            if (address := self._addresses.get(origin)) is None:
-                raise RemoteError(f"nobody said where the log {shown(origin)} is reached")
-            log = self._logs[origin] = _GrpcLog(address) if address.grpc else _TiledLog(address)
+    async def _log(self, origin: str) -> _RemoteLog:
+        if (url := self._url_of(origin)) is None:
+            raise RemoteError(f"nobody said where the log {shown(origin)} is reached")
+        if (log := self._logs.get(url)) is None:
+            try:
+                address = parse_address(url)
+            except AddressError as error:
+                raise RemoteError(str(error)) from None
+            log = self._logs[url] = _GrpcLog(address) if address.grpc else _TiledLog(address)
+        self._logs.move_to_end(url)
+        if len(self._logs) > MAX_LOGS:
+            await self._logs.popitem(last=False)[1].aclose()
         return log
 
 

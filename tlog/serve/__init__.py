@@ -5,7 +5,8 @@ and refusals become codes. `Logs` holds what a server serves; `grpc_server` and 
 it until they are left.
 """
 
-from tlog.serve.grpc import check_address, grpc_server
+from tlog.serve.addresses import check_address
+from tlog.serve.grpc import grpc_server
 from tlog.serve.http import http_server
 from tlog.serve.logs import Logs, UnknownLog
 

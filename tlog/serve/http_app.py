@@ -9,7 +9,6 @@ resource, one path), and this runs for every tile.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import hashlib
 import time
@@ -22,7 +21,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from tlog.log import InvalidRequest, Log, Overloaded
 from tlog.merkle import (
@@ -40,21 +39,15 @@ from tlog.serve.http_answers import (
     NotAcceptable,
     NotAllowed,
     NotFound,
-    TooLong,
-    TooSlow,
     refusal,
     text,
 )
+from tlog.serve.http_body import Incoming, read_body
 from tlog.serve.http_negotiate import content_coding, is_known
 from tlog.serve.http_turns import Metered, ReadTurns
 from tlog.serve.logs import Logs
 from tlog.serve.metrics import ServerMetrics
 
-BODY_SECONDS = 30.0
-# How much of a refused body is read and dropped, and how long. Closing with bytes unread resets the
-# connection, and the peer would never read why it was refused.
-DRAIN_BYTES = 16 << 20
-DRAIN_SECONDS = 5.0
 # Of answers longer than a piece (a bundle may have 16 MiB), while they are being sent.
 MAX_OUTGOING_BYTES = 256 << 20
 # Compression runs beside the loop, but must leave a core to the log.
@@ -115,33 +108,6 @@ class _Wanted:
         return self.kind not in {"add", "server"}
 
 
-class _Incoming:
-    """What arrives of a request's body, and whether all of it did."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._ended = False
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        self._ended = not message.get("more_body", False)
-        return message
-
-    async def drained(self, request: Request) -> bool:
-        """Read what is left of the body; False if that is too much, or takes too long."""
-        headers = request.headers
-        if self._ended or not ("content-length" in headers or "transfer-encoding" in headers):
-            return True
-        if "expect" in headers:
-            return False  # the body may come or not: what follows could not be told apart
-        size = 0
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                while not self._ended and size <= DRAIN_BYTES:
-                    size += len((await self()).get("body", b""))
-        return self._ended
-
-
 class HttpApp:
     """The HTTP face of a server's logs, as an ASGI application."""
 
@@ -163,14 +129,14 @@ class HttpApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         wanted = _Wanted.at(scope["raw_path"].decode("ascii"))
-        work = Metered(self._serve(wanted, scope, _Incoming(receive), send))
+        work = Metered(self._serve(wanted, scope, Incoming(receive), send))
         try:
             await work
         finally:
             if wanted.is_read:
                 self._turns.spent(work.seconds)
 
-    async def _serve(self, wanted: _Wanted, scope: Scope, incoming: _Incoming, send: Send) -> None:
+    async def _serve(self, wanted: _Wanted, scope: Scope, incoming: Incoming, send: Send) -> None:
         request = Request(scope, incoming)
         try:
             if wanted.is_read:
@@ -308,29 +274,14 @@ async def _add(log: Log, request: Request) -> Answer:
         raise Forbidden(
             "appends from web pages are refused: a request with an Origin header is one"
         )
-    entry = await _body(request, log.config.max_entry_size)
-    (index,) = await log.submit([entry])
-    return text(str(index), headers={"Cache-Control": "no-store"})
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    too_long = TooLong(
+    limit = log.config.max_entry_size
+    too_long = (
         f"the entry is over {limit} bytes, the most that this log takes: append a hash of "
         "it, or split it"
     )
-    # Digits only: the parser has refused anything else.
-    if int(request.headers.get("content-length", 0)) > limit:
-        raise too_long
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for piece in request.stream():
-                if len(body) + len(piece) > limit:
-                    raise too_long
-                body += piece
-    except TimeoutError:
-        raise TooSlow(f"the body did not arrive within {BODY_SECONDS:g} s") from None
-    return bytes(body)
+    entry = await read_body(request, limit, too_long)
+    (index,) = await log.submit([entry])
+    return text(str(index), headers={"Cache-Control": "no-store"})
 
 
 def _compress(data: bytes) -> tuple[bytes, float]:

@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 
 from tlog.serve.errors import REFUSALS, rich_status
 from tlog.v1 import witness_pb2 as pb
-from tlog.witness import Conflict, Refusal, TooManyRequests
+from tlog.witness import Refusal, SizeConflict, TooManyRequests
 
 WITNESS_REFUSALS: Final = (*REFUSALS, Refusal)
 
@@ -24,15 +24,8 @@ _CODES: Final = {
     409: grpc.StatusCode.FAILED_PRECONDITION,
     422: grpc.StatusCode.ABORTED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
 }
-
-
-class NotServed(Refusal):
-    """This witness does not offer what was asked for."""
-
-    status = 501
 
 
 def witness_status(error: Exception) -> grpc.Status:
@@ -54,7 +47,7 @@ def one_line(error: Exception) -> str:
 
 def _detail(error: Refusal) -> Message | None:
     detail: Message | None = None
-    if isinstance(error, Conflict):
+    if isinstance(error, SizeConflict):
         detail = pb.CosignedSize(tree_size=error.size)
     elif isinstance(error, TooManyRequests):
         delay = duration_pb2.Duration()

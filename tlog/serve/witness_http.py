@@ -6,17 +6,14 @@ refusal has one line of text that says why, but for the 409, whose body is the s
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import math
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import structlog
-import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect, Request
@@ -24,26 +21,23 @@ from starlette.types import Receive, Scope, Send
 
 from tlog.notes import NoteSignature
 from tlog.serve.errors import REFUSALS
-from tlog.serve.http import BACKLOG, GRACE_SECONDS, KEEP_ALIVE_SECONDS, _listen, _Server
 from tlog.serve.http_answers import (
     UNAVAILABLE_SECONDS,
     Answer,
     NotAllowed,
     NotFound,
-    TooLong,
-    TooSlow,
     refusal,
     text,
 )
-from tlog.serve.http_app import BODY_SECONDS, _Incoming
-from tlog.serve.http_protocol import BoundedProtocol
+from tlog.serve.http_body import Incoming, read_body
+from tlog.serve.http_listener import http_listener
 from tlog.serve.witness_errors import one_line
 from tlog.serve.witness_metrics import WitnessMetrics
 from tlog.witness import (
-    Conflict,
+    Node,
     Refusal,
+    SizeConflict,
     TooManyRequests,
-    Witness,
     parse_add_checkpoint,
     parse_sign_subtree,
 )
@@ -65,11 +59,12 @@ _Handler = Callable[[Request], Awaitable[Answer]]
 class WitnessApp:
     """The HTTP face of a witness, as an ASGI application."""
 
-    def __init__(self, witness: Witness) -> None:
-        self._witness = witness
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._witness = node.witness
         self._answered: Counter[tuple[str, int]] = Counter()
         self._registry = CollectorRegistry()
-        self._registry.register(WitnessMetrics(witness, self._answered))
+        self._registry.register(WitnessMetrics(node, self._answered))
         self._writes: dict[str, _Handler] = {
             "add-checkpoint": self._add_checkpoint,
             "sign-subtree": self._sign_subtree,
@@ -83,7 +78,7 @@ class WitnessApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        incoming = _Incoming(receive)
+        incoming = Incoming(receive)
         request = Request(scope, incoming)
         path = scope["raw_path"].decode("ascii", "replace")[1:]
         try:
@@ -153,7 +148,7 @@ class WitnessApp:
         return text("ok\n", headers=_MUTABLE)
 
     async def _readyz(self, request: Request) -> Answer:
-        reason = self._witness.failure
+        reason = self._node.failure
         return text(f"{reason or 'ready'}\n", status=503 if reason else 200, headers=_MUTABLE)
 
     async def _metrics(self, request: Request) -> Answer:
@@ -161,41 +156,9 @@ class WitnessApp:
         return Answer(generate_latest(self._registry), headers=headers)
 
 
-@contextlib.asynccontextmanager
-async def witness_http_server(witness: Witness, address: str) -> AsyncIterator[int]:
-    """Serve a witness over HTTP; gives the port it listens on (of use when 0 was asked for).
-
-    On leaving: refuse new connections, close the idle ones, and let the others finish for ten
-    seconds.
-
-    Raises:
-        LogError: the address is refused or taken.
-    """
-    listener = _listen(address)
-    config = uvicorn.Config(
-        WitnessApp(witness),
-        http=BoundedProtocol,
-        ws="none",
-        lifespan="off",
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        log_config=None,
-        log_level=logging.ERROR,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-    )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve([listener]), name="witness-http-server")
-    try:
-        await server.listening.wait()
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        await serving
-        for connection in list(server.server_state.connections):
-            connection.transport.abort()
+def witness_http_server(node: Node, address: str) -> AbstractAsyncContextManager[int]:
+    """Serve a witness over HTTP: see `http_listener`."""
+    return http_listener(WitnessApp(node), address)
 
 
 def _check_method(request: Request, allowed: tuple[str, ...]) -> None:
@@ -205,21 +168,8 @@ def _check_method(request: Request, allowed: tuple[str, ...]) -> None:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """The body of a request, refused as soon as it is known to be too long."""
-    too_long = TooLong(f"the body is over {limit} bytes, the most that this witness takes")
-    # Digits only: the parser has refused anything else.
-    if int(request.headers.get("content-length", 0)) > limit:
-        raise too_long
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for piece in request.stream():
-                if len(body) + len(piece) > limit:
-                    raise too_long
-                body += piece
-    except TimeoutError:
-        raise TooSlow(f"the body did not arrive within {BODY_SECONDS:g} s") from None
-    return bytes(body)
+    too_long = f"the body is over {limit} bytes, the most that this witness takes"
+    return await read_body(request, limit, too_long)
 
 
 def _signed(signatures: list[NoteSignature]) -> Answer:
@@ -229,7 +179,7 @@ def _signed(signatures: list[NoteSignature]) -> Answer:
 
 
 def _refusal(error: Exception) -> Answer:
-    if isinstance(error, Conflict):
+    if isinstance(error, SizeConflict):
         # SPEC tlog-witness: "The response body MUST consist of the tree size of the latest
         # cosigned checkpoint in decimal, followed by a newline (U+000A)."
         headers = {**_UNCACHED, "Content-Type": _SIZE_TYPE}

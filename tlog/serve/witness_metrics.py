@@ -7,19 +7,20 @@ from collections.abc import Iterator, Mapping
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tlog.witness import FreezeReason, Witness
+from tlog.witness import FreezeReason, Node
 
 
 class WitnessMetrics(Collector):
     """The state of a witness, and how HTTP requests were answered.
 
     Args:
-        witness: whose.
+        node: whose.
         answered: how many requests, by kind of resource and status code.
     """
 
-    def __init__(self, witness: Witness, answered: Mapping[tuple[str, int], int]) -> None:
-        self._witness = witness
+    def __init__(self, node: Node, answered: Mapping[tuple[str, int], int]) -> None:
+        self._witness = node.witness
+        self._gossip = node.gossip
         self._answered = answered
 
     def describe(self) -> list[Metric]:
@@ -49,9 +50,40 @@ class WitnessMetrics(Collector):
         for reason in FreezeReason:
             frozen.add_metric([reason], sum(log.frozen is reason for log in logs))
         yield frozen
+        yield from self._gossiped()
         counter = CounterMetricFamily(
             "tlog_witness_http_answers", "HTTP requests answered.", labels=["resource", "status"]
         )
         for (kind, status), count in sorted(self._answered.items()):
             counter.add_metric([kind, str(status)], count)
+        yield counter
+
+    def _gossiped(self) -> Iterator[Metric]:
+        gossip = self._gossip
+        for name, what, value in (
+            (
+                "tlog_witness_conflicting_logs",
+                "Logs of which there is evidence that they contradicted themselves.",
+                len(gossip.conflicting()),
+            ),
+            (
+                "tlog_witness_unproven_heads",
+                "Heads that their logs could not be brought to prove consistent.",
+                len(gossip.unproven()),
+            ),
+        ):
+            yield GaugeMetricFamily(name, what, value=value)
+        peers = GaugeMetricFamily(
+            "tlog_witness_peer_answering",
+            "1 while the last exchange with a peer went well, 0 while it did not.",
+            labels=["peer"],
+        )
+        for peer in gossip.peers:
+            peers.add_metric([peer], peer not in gossip.silent)
+        yield peers
+        counter = CounterMetricFamily(
+            "tlog_witness_gossip", "What has happened in the gossip.", labels=["event"]
+        )
+        for event, count in sorted(gossip.stats.items()):
+            counter.add_metric([event], count)
         yield counter

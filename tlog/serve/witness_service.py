@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from typing import Final
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
-from tlog.log import LogError
-from tlog.serve.grpc import GRACE_SECONDS, OPTIONS, check_address
+from tlog.serve.grpc_listener import grpc_listener
 from tlog.serve.handlers import Context, generic_handler
-from tlog.serve.witness_errors import WITNESS_REFUSALS, NotServed, witness_status
+from tlog.serve.witness_errors import WITNESS_REFUSALS, witness_status
 from tlog.v1 import witness_pb2 as pb
-from tlog.witness import Witness
+from tlog.witness import Node, Unproven, Verdict
 
-# The longest note, and 63 hashes, fit many times.
+# The longest message of gossip, and 63 hashes with the longest note, fit.
 MAX_MESSAGE_BYTES = 4 << 20
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["WitnessService"]
-_LIMITS = {
-    "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
-    "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
+_VERDICTS: Final = {
+    Verdict.KNOWN: pb.HEAD_VERDICT_KNOWN,
+    Verdict.NEW: pb.HEAD_VERDICT_NEW,
+    Verdict.CLAIMED: pb.HEAD_VERDICT_CLAIMED,
+    Verdict.CONFLICT: pb.HEAD_VERDICT_CONFLICT,
 }
+_BREATH: Final = 256  # logs between two chances for others on the event loop
 
 
 class WitnessService:
     """The gRPC face of a witness. One coroutine for each method of `witness.proto`."""
 
-    def __init__(self, witness: Witness) -> None:
-        self._witness = witness
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._witness = node.witness
+        self._gossip = node.gossip
 
     async def AddCheckpoint(
         self, request: pb.AddCheckpointRequest, context: Context
@@ -58,13 +59,24 @@ class WitnessService:
         note = self._witness.checkpoint(request.origin_hash)
         return pb.GetCosignedCheckpointResponse(checkpoint=note)
 
+    async def SubmitCheckpoint(
+        self, request: pb.SubmitCheckpointRequest, context: Context
+    ) -> pb.SubmitCheckpointResponse:
+        verdict = self._gossip.submit(request.checkpoint)
+        conflicts: list[bytes] = []
+        if verdict is Verdict.CONFLICT:
+            origin = request.checkpoint.partition(b"\n")[0].decode(errors="replace")
+            conflicts = self._gossip.conflicts(origin)
+        return pb.SubmitCheckpointResponse(verdict=_VERDICTS[verdict], conflicts=conflicts)
+
     async def Gossip(self, request: pb.GossipRequest, context: Context) -> pb.GossipResponse:
-        raise NotServed("this witness does not gossip")
+        heads, conflicts = await self._gossip.receive(request.checkpoints, request.conflicts)
+        return pb.GossipResponse(checkpoints=heads, conflicts=conflicts)
 
     async def ListConflicts(
         self, request: pb.ListConflictsRequest, context: Context
     ) -> pb.ListConflictsResponse:
-        raise NotServed("this witness does not gossip")
+        return pb.ListConflictsResponse(conflicts=self._gossip.conflicts())
 
     async def GetWitness(
         self, request: pb.GetWitnessRequest, context: Context
@@ -72,38 +84,46 @@ class WitnessService:
         vkeys = [str(vkey) for vkey in self._witness.vkeys]
         return pb.GetWitnessResponse(name=self._witness.config.name, vkeys=vkeys)
 
+    async def GetWitnessStatus(
+        self, request: pb.GetWitnessStatusRequest, context: Context
+    ) -> pb.GetWitnessStatusResponse:
+        logs = []
+        self._witness.logs.refresh()
+        for number, log in enumerate(list(self._witness.logs), 1):
+            size = self._witness.cosigned_size(log.origin)
+            logs.append(
+                pb.WitnessedLog(
+                    origin=log.origin, tree_size=size, frozen=log.frozen or "", url=log.url or ""
+                )
+            )
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
+        silent = self._gossip.silent
+        return pb.GetWitnessStatusResponse(
+            name=self._witness.config.name,
+            logs=logs,
+            peers=[
+                pb.GossipPeer(name=name, problem=silent.get(name, ""))
+                for name in self._gossip.peers
+            ],
+            unproven=map(_unproven, self._gossip.unproven()),
+            problem=self._node.failure or self._witness.logs.problem or "",
+        )
 
-@contextlib.asynccontextmanager
-async def witness_grpc_server(witness: Witness, address: str) -> AsyncIterator[int]:
-    """Serve a witness over gRPC; gives the port it listens on (of use when 0 was asked for).
 
-    On leaving: refuse new calls, and let the others finish for ten seconds.
-
-    Raises:
-        LogError: the address is refused or taken.
-    """
-    check_address(address)
-    server = grpc.aio.server(options=tuple({**dict(OPTIONS), **_LIMITS}.items()))
+def witness_grpc_server(node: Node, address: str) -> AbstractAsyncContextManager[int]:
+    """Serve a witness over gRPC: see `grpc_listener`."""
     handler = generic_handler(
-        _SERVICE, WitnessService(witness), refusals=WITNESS_REFUSALS, status_of=witness_status
+        _SERVICE, WitnessService(node), refusals=WITNESS_REFUSALS, status_of=witness_status
     )
-    server.add_generic_rpc_handlers((handler,))
-    healthy = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    names = (_SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError:
-        raise LogError(
-            f"cannot listen on {address}: the port is taken, perhaps by another tlog server. "
-            "Stop it, or choose another port with --grpc"
-        ) from None
-    await server.start()
-    for name in ("", _SERVICE.full_name):
-        await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
-    try:
-        yield port
-    finally:
-        await healthy.enter_graceful_shutdown()
-        await server.stop(GRACE_SECONDS)
+    return grpc_listener(_SERVICE, handler, address, max_message_bytes=MAX_MESSAGE_BYTES)
+
+
+def _unproven(head: Unproven) -> pb.UnprovenHead:
+    return pb.UnprovenHead(
+        origin=head.origin,
+        tree_size=head.size,
+        latest_size=head.latest_size,
+        attempts=head.attempts,
+        reason=head.reason,
+    )

@@ -20,6 +20,22 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace a file whole, and durably. One at a time: the caller sees to that.
+
+    Raises:
+        OSError: it is as it was.
+    """
+    # One fixed name: what a crash leaves behind is overwritten by the next edit.
+    temporary = path.with_name(f"{path.name}.new")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
 def check_room(database: Path) -> None:
     """Find out whether a RocksDB database can be opened, by taking the room and giving it back.
 

@@ -11,6 +11,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +22,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _HeadVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HeadVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeadVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HEAD_VERDICT_UNSPECIFIED: _HeadVerdict.ValueType  # 0
+    """Never sent."""
+    HEAD_VERDICT_KNOWN: _HeadVerdict.ValueType  # 1
+    """It was seen before."""
+    HEAD_VERDICT_NEW: _HeadVerdict.ValueType  # 2
+    """It is the first of its log."""
+    HEAD_VERDICT_CLAIMED: _HeadVerdict.ValueType  # 3
+    """The log is asked to prove it consistent with the latest head seen."""
+    HEAD_VERDICT_CONFLICT: _HeadVerdict.ValueType  # 4
+    """The log is in conflict, with this head or since before."""
+
+class HeadVerdict(_HeadVerdict, metaclass=_HeadVerdictEnumTypeWrapper):
+    """HeadVerdict is what a head is to a witness that compares it with those that it has seen."""
+
+HEAD_VERDICT_UNSPECIFIED: HeadVerdict.ValueType  # 0
+"""Never sent."""
+HEAD_VERDICT_KNOWN: HeadVerdict.ValueType  # 1
+"""It was seen before."""
+HEAD_VERDICT_NEW: HeadVerdict.ValueType  # 2
+"""It is the first of its log."""
+HEAD_VERDICT_CLAIMED: HeadVerdict.ValueType  # 3
+"""The log is asked to prove it consistent with the latest head seen."""
+HEAD_VERDICT_CONFLICT: HeadVerdict.ValueType  # 4
+"""The log is in conflict, with this head or since before."""
+Global___HeadVerdict: _TypeAlias = HeadVerdict  # noqa: Y015
 
 @_typing.final
 class AddCheckpointRequest(_message.Message):
@@ -205,6 +238,56 @@ class GetCosignedCheckpointResponse(_message.Message):
 Global___GetCosignedCheckpointResponse: _TypeAlias = GetCosignedCheckpointResponse  # noqa: Y015
 
 @_typing.final
+class SubmitCheckpointRequest(_message.Message):
+    """SubmitCheckpointRequest brings a head."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.bytes
+    """The checkpoint, a signed note."""
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitCheckpointRequest: _TypeAlias = SubmitCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class SubmitCheckpointResponse(_message.Message):
+    """SubmitCheckpointResponse tells what became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    verdict: Global___HeadVerdict.ValueType
+    """What it is to the witness."""
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Evidence that the witness has against the log, files as `tlog witness conflicts` writes them."""
+
+    def __init__(
+        self,
+        *,
+        verdict: Global___HeadVerdict.ValueType = ...,
+        conflicts: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitCheckpointResponse: _TypeAlias = SubmitCheckpointResponse  # noqa: Y015
+
+@_typing.final
 class GossipRequest(_message.Message):
     """GossipRequest pushes heads and evidence."""
 
@@ -351,3 +434,164 @@ class GetWitnessResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetWitnessResponse: _TypeAlias = GetWitnessResponse  # noqa: Y015
+
+@_typing.final
+class GetWitnessStatusRequest(_message.Message):
+    """GetWitnessStatusRequest asks how the witness does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWitnessStatusRequest: _TypeAlias = GetWitnessStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetWitnessStatusResponse(_message.Message):
+    """GetWitnessStatusResponse tells it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LOGS_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
+    UNPROVEN_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name under which it cosigns."""
+    problem: _builtins.str
+    """Why it cannot do all of its work; empty when all is well."""
+    @_builtins.property
+    def logs(self) -> _containers.RepeatedCompositeFieldContainer[Global___WitnessedLog]:
+        """The logs that it trusts."""
+
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___GossipPeer]:
+        """The witnesses that it gossips with."""
+
+    @_builtins.property
+    def unproven(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnprovenHead]:
+        """Heads that their logs could not be brought to prove consistent with the latest one."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        logs: _abc.Iterable[Global___WitnessedLog] | None = ...,
+        peers: _abc.Iterable[Global___GossipPeer] | None = ...,
+        unproven: _abc.Iterable[Global___UnprovenHead] | None = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logs", b"logs", "name", b"name", "peers", b"peers", "problem", b"problem", "unproven", b"unproven"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWitnessStatusResponse: _TypeAlias = GetWitnessStatusResponse  # noqa: Y015
+
+@_typing.final
+class WitnessedLog(_message.Message):
+    """WitnessedLog is a log, as a witness knows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    """Its origin."""
+    tree_size: _builtins.int
+    """Size of the latest checkpoint cosigned; absent when there is none."""
+    frozen: _builtins.str
+    """Why it is not cosigned: "operator", "conflict", or empty when it is."""
+    url: _builtins.str
+    """Where it is asked for proofs; empty when nobody said."""
+    def __init__(
+        self,
+        *,
+        origin: _builtins.str = ...,
+        tree_size: _builtins.int | None = ...,
+        frozen: _builtins.str = ...,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tree_size", b"_tree_size", "tree_size", b"tree_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tree_size", b"_tree_size", "frozen", b"frozen", "origin", b"origin", "tree_size", b"tree_size", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__tree_size: _TypeAlias = _typing.Literal["tree_size"]  # noqa: Y015
+    _WhichOneofArgType__tree_size: _TypeAlias = _typing.Literal["_tree_size", b"_tree_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tree_size) -> _WhichOneofReturnType__tree_size | None: ...
+
+Global___WitnessedLog: _TypeAlias = WitnessedLog  # noqa: Y015
+
+@_typing.final
+class GossipPeer(_message.Message):
+    """GossipPeer is another witness."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    problem: _builtins.str
+    """Why the last exchange failed; empty when it did not."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GossipPeer: _TypeAlias = GossipPeer  # noqa: Y015
+
+@_typing.final
+class UnprovenHead(_message.Message):
+    """UnprovenHead is a head that the log signed and does not prove."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    LATEST_SIZE_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    """Of the log."""
+    tree_size: _builtins.int
+    """Of the head."""
+    latest_size: _builtins.int
+    """Of the latest head seen of the log."""
+    attempts: _builtins.int
+    """How often the log was asked."""
+    reason: _builtins.str
+    """What came of it the last time."""
+    def __init__(
+        self,
+        *,
+        origin: _builtins.str = ...,
+        tree_size: _builtins.int = ...,
+        latest_size: _builtins.int = ...,
+        attempts: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "latest_size", b"latest_size", "origin", b"origin", "reason", b"reason", "tree_size", b"tree_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnprovenHead: _TypeAlias = UnprovenHead  # noqa: Y015

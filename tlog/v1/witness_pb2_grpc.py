@@ -53,6 +53,11 @@ class WitnessServiceStub:
                 request_serializer=tlog_dot_v1_dot_witness__pb2.GetCosignedCheckpointRequest.SerializeToString,
                 response_deserializer=tlog_dot_v1_dot_witness__pb2.GetCosignedCheckpointResponse.FromString,
                 _registered_method=True)
+        self.SubmitCheckpoint = channel.unary_unary(
+                '/tlog.v1.WitnessService/SubmitCheckpoint',
+                request_serializer=tlog_dot_v1_dot_witness__pb2.SubmitCheckpointRequest.SerializeToString,
+                response_deserializer=tlog_dot_v1_dot_witness__pb2.SubmitCheckpointResponse.FromString,
+                _registered_method=True)
         self.Gossip = channel.unary_unary(
                 '/tlog.v1.WitnessService/Gossip',
                 request_serializer=tlog_dot_v1_dot_witness__pb2.GossipRequest.SerializeToString,
@@ -67,6 +72,11 @@ class WitnessServiceStub:
                 '/tlog.v1.WitnessService/GetWitness',
                 request_serializer=tlog_dot_v1_dot_witness__pb2.GetWitnessRequest.SerializeToString,
                 response_deserializer=tlog_dot_v1_dot_witness__pb2.GetWitnessResponse.FromString,
+                _registered_method=True)
+        self.GetWitnessStatus = channel.unary_unary(
+                '/tlog.v1.WitnessService/GetWitnessStatus',
+                request_serializer=tlog_dot_v1_dot_witness__pb2.GetWitnessStatusRequest.SerializeToString,
+                response_deserializer=tlog_dot_v1_dot_witness__pb2.GetWitnessStatusResponse.FromString,
                 _registered_method=True)
 
 
@@ -99,9 +109,17 @@ class WitnessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubmitCheckpoint(self, request, context):
+        """SubmitCheckpoint brings a head that was seen elsewhere, for the witness to compare with what it
+        has seen. Heads are judged by the log's signatures alone, never by who brings them: auditors
+        and clients bring what they were shown. Nothing is cosigned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Gossip(self, request, context):
-        """Gossip exchanges the latest heads, push and pull. Heads are judged by their signatures alone,
-        never by who brings them: auditors and clients may bring what they were shown.
+        """Gossip exchanges the latest heads, push and pull, among witnesses. It may hold 3 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,6 +134,13 @@ class WitnessServiceServicer:
 
     def GetWitness(self, request, context):
         """GetWitness tells the witness's name and verifier keys.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWitnessStatus(self, request, context):
+        """GetWitnessStatus tells its operator how it does: logs, peers, and what is not settled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,6 +164,11 @@ def add_WitnessServiceServicer_to_server(servicer, server):
                     request_deserializer=tlog_dot_v1_dot_witness__pb2.GetCosignedCheckpointRequest.FromString,
                     response_serializer=tlog_dot_v1_dot_witness__pb2.GetCosignedCheckpointResponse.SerializeToString,
             ),
+            'SubmitCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitCheckpoint,
+                    request_deserializer=tlog_dot_v1_dot_witness__pb2.SubmitCheckpointRequest.FromString,
+                    response_serializer=tlog_dot_v1_dot_witness__pb2.SubmitCheckpointResponse.SerializeToString,
+            ),
             'Gossip': grpc.unary_unary_rpc_method_handler(
                     servicer.Gossip,
                     request_deserializer=tlog_dot_v1_dot_witness__pb2.GossipRequest.FromString,
@@ -153,6 +183,11 @@ def add_WitnessServiceServicer_to_server(servicer, server):
                     servicer.GetWitness,
                     request_deserializer=tlog_dot_v1_dot_witness__pb2.GetWitnessRequest.FromString,
                     response_serializer=tlog_dot_v1_dot_witness__pb2.GetWitnessResponse.SerializeToString,
+            ),
+            'GetWitnessStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWitnessStatus,
+                    request_deserializer=tlog_dot_v1_dot_witness__pb2.GetWitnessStatusRequest.FromString,
+                    response_serializer=tlog_dot_v1_dot_witness__pb2.GetWitnessStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -251,6 +286,33 @@ class WitnessService:
             _registered_method=True)
 
     @staticmethod
+    def SubmitCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tlog.v1.WitnessService/SubmitCheckpoint',
+            tlog_dot_v1_dot_witness__pb2.SubmitCheckpointRequest.SerializeToString,
+            tlog_dot_v1_dot_witness__pb2.SubmitCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Gossip(request,
             target,
             options=(),
@@ -321,6 +383,33 @@ class WitnessService:
             '/tlog.v1.WitnessService/GetWitness',
             tlog_dot_v1_dot_witness__pb2.GetWitnessRequest.SerializeToString,
             tlog_dot_v1_dot_witness__pb2.GetWitnessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWitnessStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tlog.v1.WitnessService/GetWitnessStatus',
+            tlog_dot_v1_dot_witness__pb2.GetWitnessStatusRequest.SerializeToString,
+            tlog_dot_v1_dot_witness__pb2.GetWitnessStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

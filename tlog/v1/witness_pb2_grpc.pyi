@@ -49,14 +49,19 @@ class WitnessServiceStub:
     """SignSubtree cosigns a subtree of a checkpoint that this witness has cosigned."""
     GetCosignedCheckpoint: _grpc.UnaryUnaryMultiCallable[_witness_pb2.GetCosignedCheckpointRequest, _witness_pb2.GetCosignedCheckpointResponse]
     """GetCosignedCheckpoint gives the latest checkpoint that this witness cosigned for a log."""
-    Gossip: _grpc.UnaryUnaryMultiCallable[_witness_pb2.GossipRequest, _witness_pb2.GossipResponse]
-    """Gossip exchanges the latest heads, push and pull. Heads are judged by their signatures alone,
-    never by who brings them: auditors and clients may bring what they were shown.
+    SubmitCheckpoint: _grpc.UnaryUnaryMultiCallable[_witness_pb2.SubmitCheckpointRequest, _witness_pb2.SubmitCheckpointResponse]
+    """SubmitCheckpoint brings a head that was seen elsewhere, for the witness to compare with what it
+    has seen. Heads are judged by the log's signatures alone, never by who brings them: auditors
+    and clients bring what they were shown. Nothing is cosigned.
     """
+    Gossip: _grpc.UnaryUnaryMultiCallable[_witness_pb2.GossipRequest, _witness_pb2.GossipResponse]
+    """Gossip exchanges the latest heads, push and pull, among witnesses. It may hold 3 MiB."""
     ListConflicts: _grpc.UnaryUnaryMultiCallable[_witness_pb2.ListConflictsRequest, _witness_pb2.ListConflictsResponse]
     """ListConflicts gives the evidence of split views that this witness has."""
     GetWitness: _grpc.UnaryUnaryMultiCallable[_witness_pb2.GetWitnessRequest, _witness_pb2.GetWitnessResponse]
     """GetWitness tells the witness's name and verifier keys."""
+    GetWitnessStatus: _grpc.UnaryUnaryMultiCallable[_witness_pb2.GetWitnessStatusRequest, _witness_pb2.GetWitnessStatusResponse]
+    """GetWitnessStatus tells its operator how it does: logs, peers, and what is not settled."""
 
 @_typing.type_check_only
 class WitnessServiceAsyncStub(WitnessServiceStub):
@@ -75,14 +80,19 @@ class WitnessServiceAsyncStub(WitnessServiceStub):
     """SignSubtree cosigns a subtree of a checkpoint that this witness has cosigned."""
     GetCosignedCheckpoint: _aio.UnaryUnaryMultiCallable[_witness_pb2.GetCosignedCheckpointRequest, _witness_pb2.GetCosignedCheckpointResponse]  # type: ignore[assignment]
     """GetCosignedCheckpoint gives the latest checkpoint that this witness cosigned for a log."""
-    Gossip: _aio.UnaryUnaryMultiCallable[_witness_pb2.GossipRequest, _witness_pb2.GossipResponse]  # type: ignore[assignment]
-    """Gossip exchanges the latest heads, push and pull. Heads are judged by their signatures alone,
-    never by who brings them: auditors and clients may bring what they were shown.
+    SubmitCheckpoint: _aio.UnaryUnaryMultiCallable[_witness_pb2.SubmitCheckpointRequest, _witness_pb2.SubmitCheckpointResponse]  # type: ignore[assignment]
+    """SubmitCheckpoint brings a head that was seen elsewhere, for the witness to compare with what it
+    has seen. Heads are judged by the log's signatures alone, never by who brings them: auditors
+    and clients bring what they were shown. Nothing is cosigned.
     """
+    Gossip: _aio.UnaryUnaryMultiCallable[_witness_pb2.GossipRequest, _witness_pb2.GossipResponse]  # type: ignore[assignment]
+    """Gossip exchanges the latest heads, push and pull, among witnesses. It may hold 3 MiB."""
     ListConflicts: _aio.UnaryUnaryMultiCallable[_witness_pb2.ListConflictsRequest, _witness_pb2.ListConflictsResponse]  # type: ignore[assignment]
     """ListConflicts gives the evidence of split views that this witness has."""
     GetWitness: _aio.UnaryUnaryMultiCallable[_witness_pb2.GetWitnessRequest, _witness_pb2.GetWitnessResponse]  # type: ignore[assignment]
     """GetWitness tells the witness's name and verifier keys."""
+    GetWitnessStatus: _aio.UnaryUnaryMultiCallable[_witness_pb2.GetWitnessStatusRequest, _witness_pb2.GetWitnessStatusResponse]  # type: ignore[assignment]
+    """GetWitnessStatus tells its operator how it does: logs, peers, and what is not settled."""
 
 class WitnessServiceServicer(metaclass=_abc_1.ABCMeta):
     """WitnessService cosigns the heads of the logs it knows, and gossips about them.
@@ -118,14 +128,23 @@ class WitnessServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetCosignedCheckpoint gives the latest checkpoint that this witness cosigned for a log."""
 
     @_abc_1.abstractmethod
+    def SubmitCheckpoint(
+        self,
+        request: _witness_pb2.SubmitCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_witness_pb2.SubmitCheckpointResponse, _abc.Awaitable[_witness_pb2.SubmitCheckpointResponse]]:
+        """SubmitCheckpoint brings a head that was seen elsewhere, for the witness to compare with what it
+        has seen. Heads are judged by the log's signatures alone, never by who brings them: auditors
+        and clients bring what they were shown. Nothing is cosigned.
+        """
+
+    @_abc_1.abstractmethod
     def Gossip(
         self,
         request: _witness_pb2.GossipRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_witness_pb2.GossipResponse, _abc.Awaitable[_witness_pb2.GossipResponse]]:
-        """Gossip exchanges the latest heads, push and pull. Heads are judged by their signatures alone,
-        never by who brings them: auditors and clients may bring what they were shown.
-        """
+        """Gossip exchanges the latest heads, push and pull, among witnesses. It may hold 3 MiB."""
 
     @_abc_1.abstractmethod
     def ListConflicts(
@@ -142,5 +161,13 @@ class WitnessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_witness_pb2.GetWitnessResponse, _abc.Awaitable[_witness_pb2.GetWitnessResponse]]:
         """GetWitness tells the witness's name and verifier keys."""
+
+    @_abc_1.abstractmethod
+    def GetWitnessStatus(
+        self,
+        request: _witness_pb2.GetWitnessStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_witness_pb2.GetWitnessStatusResponse, _abc.Awaitable[_witness_pb2.GetWitnessStatusResponse]]:
+        """GetWitnessStatus tells its operator how it does: logs, peers, and what is not settled."""
 
 def add_WitnessServiceServicer_to_server(servicer: WitnessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,24 +3,39 @@
 `Witness` is the state machine of c2sp.org/tlog-witness; `rules` has its checks, `commits` makes
 its record durable before anything is answered, `logs` is the list of logs that it trusts, edited
 while it runs. `requests` reads and writes the bodies of the protocol's HTTP face. Each refusal is
-a typed error with the specification's status. Nothing here knows gRPC or HTTP; who keeps evidence
-of a log's misbehaviour is handed in as `OnInconsistent`.
+a typed error with the specification's status.
+
+`Gossip` compares heads with other witnesses, asks logs for proofs, and makes a `Conflict` of what
+a log cannot have signed honestly: a file that `verify_conflict` judges offline. `Node` is both
+together, as they are served. Nothing here knows gRPC or HTTP: peers and logs are ports.
 """
 
-from tlog.witness.config import WitnessConfig, create_witness
+from tlog.witness.config import PeerConfig, WitnessConfig, add_peer, create_witness
+from tlog.witness.conflict import (
+    MAX_CONFLICT_SIZE,
+    Conflict,
+    ConflictError,
+    ConflictKind,
+    parse_conflict,
+    verify_conflict,
+)
 from tlog.witness.errors import (
     BadRequest,
     BadSignature,
-    Conflict,
     Frozen,
     Refusal,
+    SizeConflict,
     TooManyRequests,
     Unavailable,
     UnknownOrigin,
     Unprocessable,
     WitnessError,
 )
+from tlog.witness.evidence import EvidenceStore
+from tlog.witness.exchange import MAX_MESSAGE_SIZE, Peer
+from tlog.witness.gossip import Gossip
 from tlog.witness.head import Inconsistency, OnInconsistent, contradicts
+from tlog.witness.limits import GossipLimits
 from tlog.witness.logs import (
     FreezeReason,
     LogList,
@@ -29,8 +44,11 @@ from tlog.witness.logs import (
     freeze,
     rekey,
     remove,
+    set_url,
     unfreeze,
 )
+from tlog.witness.node import Node, Outward
+from tlog.witness.proving import LogSource
 from tlog.witness.requests import (
     MAX_BODY_SIZE,
     AddCheckpoint,
@@ -38,37 +56,58 @@ from tlog.witness.requests import (
     parse_add_checkpoint,
     parse_sign_subtree,
 )
+from tlog.witness.sightings import Head, Unproven, Verdict
 from tlog.witness.witness import Witness, hash_origin
 
 __all__ = [
     "MAX_BODY_SIZE",
+    "MAX_CONFLICT_SIZE",
+    "MAX_MESSAGE_SIZE",
     "AddCheckpoint",
     "BadRequest",
     "BadSignature",
     "Conflict",
+    "ConflictError",
+    "ConflictKind",
+    "EvidenceStore",
     "FreezeReason",
     "Frozen",
+    "Gossip",
+    "GossipLimits",
+    "Head",
     "Inconsistency",
     "LogList",
+    "LogSource",
+    "Node",
     "OnInconsistent",
+    "Outward",
+    "Peer",
+    "PeerConfig",
     "Refusal",
     "SignSubtree",
+    "SizeConflict",
     "TooManyRequests",
     "TrustedLog",
     "Unavailable",
     "UnknownOrigin",
     "Unprocessable",
+    "Unproven",
+    "Verdict",
     "Witness",
     "WitnessConfig",
     "WitnessError",
     "add_log",
+    "add_peer",
     "contradicts",
     "create_witness",
     "freeze",
     "hash_origin",
     "parse_add_checkpoint",
+    "parse_conflict",
     "parse_sign_subtree",
     "rekey",
     "remove",
+    "set_url",
     "unfreeze",
+    "verify_conflict",
 ]

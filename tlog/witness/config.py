@@ -1,19 +1,28 @@
 """The directory of a witness, and what its operator decides once.
 
-witness.toml    name and limits
+witness.toml    name, limits, and the peers to gossip with
 logs            the logs that it trusts: see the `logs` module
 keys/           ed25519.key and mldsa44.key, two cosigner keys under one name
 db/             the latest head that it cosigned for each log
+conflicts/      evidence: see the `evidence` module
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from tlog.notes import (
     Algorithm,
@@ -24,6 +33,7 @@ from tlog.notes import (
     load_signer,
     save_signer,
 )
+from tlog.store.disk import replace_file
 from tlog.store.heads import HeadStore
 from tlog.witness.errors import WitnessError
 from tlog.witness.logs import create_log_list
@@ -48,6 +58,32 @@ def _name(value: str) -> str:
     return value
 
 
+def _peer_vkey(value: str) -> str:
+    try:
+        vkey = VerifierKey.parse(value)
+    except NoteError as error:
+        raise ValueError(str(error)) from None
+    if vkey.algorithm not in KEY_FILES.values():
+        raise ValueError(f"{vkey.label} is not the key of a witness")
+    return value
+
+
+class PeerConfig(BaseModel):
+    """Another witness to gossip with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vkey: Annotated[str, AfterValidator(_peer_vkey)]
+    """One of its keys: who does not name it as its own is not this peer."""
+    url: Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[!-~]+$")]
+    """Where its gRPC face is: grpc://HOST:PORT."""
+
+    @property
+    def name(self) -> str:
+        """The peer's name."""
+        return VerifierKey.parse(self.vkey).name
+
+
 class WitnessConfig(BaseModel):
     """What `tlog witness init` decides, and what an operator may change between two starts.
 
@@ -64,13 +100,26 @@ class WitnessConfig(BaseModel):
     """Checkpoints of one log that are cosigned at once after a pause."""
     max_body_size: Annotated[int, Field(ge=16 * 1024, le=MAX_BODY_SIZE)] = MAX_BODY_SIZE
     """Bytes of a request."""
+    gossip_interval: Annotated[float, Field(ge=0.05, le=86_400)] = 30.0
+    """Seconds between two rounds of gossip, on average."""
+    peers: tuple[PeerConfig, ...] = ()
+    """Witnesses to gossip with."""
+
+    @model_validator(mode="after")
+    def _check_peers(self) -> WitnessConfig:
+        names = [self.name, *(peer.name for peer in self.peers)]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                what = "is this witness itself" if name == self.name else "is named twice"
+                raise ValueError(f"the peer {name} {what}")
+        return self
 
     def save(self, directory: Path) -> None:
         """Write `witness.toml`, refusing to replace one."""
         lines = ["# A tlog witness. The name is its identity: never change it.\n"]
-        for key, value in self.model_dump().items():
-            text = json.dumps(value, ensure_ascii=False)  # JSON scalars are TOML scalars
-            lines.append(f"{key} = {text}\n")
+        lines += _toml_lines(self.model_dump(exclude={"peers"}))
+        for peer in self.peers:
+            lines += _peer_lines(peer)
         with (directory / FILE_NAME).open("x", encoding="utf-8") as file:
             file.writelines(lines)
 
@@ -97,9 +146,40 @@ class WitnessConfig(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise WitnessError(f"{path}: {field}: {first['msg']}") from None
+            raise WitnessError(f"{path}: {field or 'it'}: {first['msg']}") from None
         except ValueError as error:
             raise WitnessError(f"{path}: {error}") from None
+
+
+def add_peer(directory: Path, vkey: VerifierKey, url: str) -> PeerConfig:
+    """Gossip with one more witness, from the next start on.
+
+    Raises:
+        WitnessError: it is a peer already, no witness, or this witness itself.
+    """
+    config = WitnessConfig.load(directory)
+    path = directory / FILE_NAME
+    try:
+        peer = PeerConfig(vkey=str(vkey), url=url)
+        WitnessConfig(**{**dict(config), "peers": (*config.peers, peer)})
+        # A table belongs at the end. What an operator has written stays as it is.
+        text = path.read_text(encoding="utf-8").removesuffix("\n") + "\n"
+        replace_file(path, (text + "".join(_peer_lines(peer))).encode())
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise WitnessError(f"{path}: not changed: {reason}") from None
+    except OSError as error:
+        raise WitnessError(f"{path}: not changed: {error}") from None
+    return peer
+
+
+def _toml_lines(values: Mapping[str, object]) -> list[str]:
+    # JSON scalars are TOML scalars.
+    return [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()]
+
+
+def _peer_lines(peer: PeerConfig) -> list[str]:
+    return ["\n[[peers]]\n", *_toml_lines(peer.model_dump())]
 
 
 def create_witness(

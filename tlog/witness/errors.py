@@ -49,7 +49,7 @@ class UnknownOrigin(Refusal):
     status = 404
 
 
-class Conflict(Refusal):
+class SizeConflict(Refusal):
     """The old size is not that of the latest cosigned checkpoint.
 
     Attributes:

@@ -1,7 +1,7 @@
 """What two witnesses tell each other at once: signed heads and conflicts, bounded."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from tlog.notes import MAX_NOTE_SIZE
@@ -47,14 +47,17 @@ def pack(
     heads: list[bytes], conflicts: list[bytes], rng: random.Random
 ) -> tuple[list[bytes], list[bytes]]:
     """A message of these heads and conflicts: a random part of them, if they are too much."""
-    room = MAX_MESSAGE_SIZE
-    packed: list[list[bytes]] = []
     # Conflicts first: they matter more than any head.
-    for items, most in ((conflicts, MAX_CONFLICTS), (heads, MAX_HEADS)):
-        part = []
-        for item in rng.sample(items, min(most, len(items))):
-            if len(item) <= room:
-                room -= len(item)
-                part.append(item)
-        packed.append(part)
-    return packed[1], packed[0]
+    told = fit(rng.sample(conflicts, min(MAX_CONFLICTS, len(conflicts))), MAX_MESSAGE_SIZE)
+    room = MAX_MESSAGE_SIZE - sum(map(len, told))
+    return fit(rng.sample(heads, min(MAX_HEADS, len(heads))), room), told
+
+
+def fit(items: Iterable[bytes], room: int) -> list[bytes]:
+    """The items, in their order, without those for which no room is left."""
+    fitting = []
+    for item in items:
+        if len(item) <= room:
+            room -= len(item)
+            fitting.append(item)
+    return fitting

@@ -29,29 +29,30 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from itertools import zip_longest
+from typing import Final
 
 import structlog
 
 from tlog.notes.codec import shown
 from tlog.witness import rules
-from tlog.witness.conflict import (
-    Conflict,
-    parse_conflict,
-    verify_conflict,
-)
-from tlog.witness.errors import UnknownOrigin, WitnessError
+from tlog.witness.conflict import Conflict, parse_conflict, verify_conflict
+from tlog.witness.errors import TooManyRequests, UnknownOrigin, WitnessError
 from tlog.witness.evidence import EvidenceStore
-from tlog.witness.exchange import MAX_CONFLICTS, Peer, check_message, pack
+from tlog.witness.exchange import (
+    MAX_CONFLICTS,
+    MAX_MESSAGE_SIZE,
+    Peer,
+    check_message,
+    fit,
+    pack,
+)
 from tlog.witness.head import Inconsistency
-from tlog.witness.logs import TrustedLog
+from tlog.witness.limits import EVENTS, MAX_RECEIVING, MAX_REFUSED, GossipLimits
+from tlog.witness.logs import Logs, TrustedLog
 from tlog.witness.proving import LogSource, prove
 from tlog.witness.rates import Rates
 from tlog.witness.sightings import Claim, Head, Sightings, Unproven, Verdict
-
-MAX_REFUSED: Final = 16
-"""Bad signatures and false conflicts of one message, after which the rest of it is ignored."""
 
 _BREATH: Final = 64  # items between two chances for others on the event loop
 _MAX_REASON: Final = 200
@@ -59,37 +60,12 @@ _MAX_REASON: Final = 200
 _logger = structlog.get_logger(__name__)
 
 
-class Logs(Protocol):
-    """Which logs are trusted: `LogList`."""
-
-    def find(self, origin: str) -> TrustedLog | None:
-        """The log of this origin."""
-
-
-@dataclass(frozen=True, slots=True)
-class GossipLimits:
-    """How often, and how long; seconds, and proofs per second."""
-
-    interval: float = 30.0
-    """Between rounds, on average."""
-    fanout: int = 2
-    """Peers of a round."""
-    peer_timeout: float = 10.0
-    proof_timeout: float = 10.0
-    """After which a head is unproven."""
-    proof_rate: float = 0.1
-    """Proofs asked of one log, in the long run."""
-    proof_burst: int = 4
-    all_proofs_rate: float = 50.0
-    """Proofs asked of all logs."""
-    all_proofs_burst: int = 200
-    parallel_proofs: int = 16
-    first_retry: float = 10.0
-    last_retry: float = 3600.0
-
-
 class Gossip:
     """The gossip of one witness. Everything but `run` returns when its work is done.
+
+    Attributes:
+        stats: how often what has happened.
+        silent: the peers whose last exchange failed, and why.
 
     Args:
         logs: the trusted logs.
@@ -114,7 +90,8 @@ class Gossip:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        self.stats: Counter[str] = Counter()
+        self.stats = Counter(dict.fromkeys(EVENTS, 0))
+        self.silent: dict[str, str] = {}
         self._logs = logs
         self._evidence = evidence
         self._peers = peers
@@ -127,6 +104,7 @@ class Gossip:
         self._own: dict[str, Head] = {}
         self._claimed: set[str] = set()
         self._checking: set[str] = set()
+        self._receiving = 0
         self._to_spread: list[bytes] = []
         self._proof_rates = Rates(rate=limits.proof_rate, burst=limits.proof_burst, clock=clock)
         self._all_rates = Rates(
@@ -135,21 +113,37 @@ class Gossip:
         self._parallel = asyncio.Semaphore(limits.parallel_proofs)
         self._wake = asyncio.Event()
 
-    async def run(self) -> None:
-        """Gossip until cancelled."""
+    @property
+    def peers(self) -> Sequence[str]:
+        """The names of the peers, sorted."""
+        return sorted(self._peers)
+
+    async def run(self, cosigned: Iterable[bytes] = ()) -> None:
+        """Gossip until cancelled.
+
+        Args:
+            cosigned: the heads that this witness had cosigned before. Those whose log, or whose
+                key, is not trusted any more are nothing to gossip about.
+        """
+        for number, note in enumerate(cosigned, 1):
+            with contextlib.suppress(WitnessError):
+                head = self._open(note)[1]
+                if head.checkpoint.origin not in self._own:  # a newer one may have come meanwhile
+                    self.cosigned(head)
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._run_rounds(), name="gossip-rounds")
             group.create_task(self._run_work(), name="gossip-work")
 
-    def cosigned(self, note: bytes) -> Verdict:
+    def cosigned(self, head: Head) -> Verdict:
         """Take note of a head that this witness has just cosigned.
 
         It is proven consistent with the one cosigned before, so the log is not asked again.
-        Raises as `submit`.
         """
-        log, head = self._open(note)
-        before = self._own.get(log.origin)
-        seen = self._seen.get(log.origin)
+        origin = head.checkpoint.origin
+        before = self._own.get(origin)
+        seen = self._seen.get(origin)
         if (
             before is not None
             and seen is not None
@@ -162,7 +156,7 @@ class Gossip:
         else:
             verdict = self._judge(head)
         if verdict is not Verdict.CONFLICT:
-            self._own[log.origin] = head
+            self._own[origin] = head
         return verdict
 
     def submit(self, note: bytes) -> Verdict:
@@ -197,9 +191,16 @@ class Gossip:
 
         Raises:
             BadRequest: more than one message may hold.
+            TooManyRequests: others are being listened to.
         """
         check_message(heads, conflicts)
-        await self._take(heads, conflicts)
+        if self._receiving == MAX_RECEIVING:
+            raise TooManyRequests("too many gossip at once: come back in 1 s", retry_after=1)
+        self._receiving += 1
+        try:
+            await self._take(heads, conflicts)
+        finally:
+            self._receiving -= 1
         return self._message(told={*heads, *conflicts})
 
     async def round(self) -> None:
@@ -244,6 +245,18 @@ class Gossip:
             if claim.attempts
         ]
 
+    def conflicts(self, origin: str | None = None) -> list[bytes]:
+        """The evidence, of one log or of all: as much as one message may hold, of each log some."""
+        self._evidence.refresh()
+        origins = self._evidence.origins() if origin is None else [origin]
+        rows = zip_longest(*map(self._evidence.files, origins))
+        found = [data for row in rows for data in row if data is not None]
+        return fit(found, MAX_MESSAGE_SIZE)
+
+    def conflicting(self) -> list[str]:
+        """The logs in conflict, sorted."""
+        return self._evidence.origins()
+
     def latest(self, origin: str) -> bytes | None:
         """The latest head seen of a log that is not in conflict."""
         seen = self._seen.get(origin)
@@ -278,8 +291,13 @@ class Gossip:
             check_message(*answer)
         except Exception as error:  # noqa: BLE001 -- no peer may stop the gossip with others
             self.stats["peer_failures"] += 1
-            _logger.info("a peer did not answer", peer=name, reason=_reason(error))
+            reason = _reason(error)
+            if name not in self.silent:
+                _logger.warning("a peer does not answer", peer=name, reason=reason)
+            self.silent[name] = reason
             return
+        if self.silent.pop(name, None) is not None:
+            _logger.info("a peer answers again", peer=name)
         await self._take(*answer)
 
     async def _take(self, heads: Sequence[bytes], conflicts: Sequence[bytes]) -> None:
@@ -479,4 +497,5 @@ class Gossip:
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return shown(f"{type(error).__name__}: {error}"[:_MAX_REASON])
+    text = f"{type(error).__name__}: {error}"[:_MAX_REASON]
+    return text if text.isprintable() else shown(text)

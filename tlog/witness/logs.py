@@ -2,6 +2,7 @@
 
     # anything
     log <vkey> [<origin>]         a key of the log `origin`; without one, of the key's name
+    url <url> <origin>            where the log is asked for proofs when heads are compared
     frozen <reason> <origin>      the witness does not cosign this log
 
 The origin is the rest of its line, because it may hold spaces. A log may have several keys, all
@@ -19,20 +20,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from tlog.notes import Algorithm, NoteError, VerifierKey
 from tlog.notes.codec import decode_utf8, shown
 from tlog.notes.keys import check_origin
-from tlog.store.disk import sync_directory
+from tlog.store.disk import replace_file
 from tlog.witness.errors import WitnessError
 
 FILE_NAME: Final = "logs"
 MAX_FILE_SIZE: Final = 256 << 20
 MAX_KEYS: Final = 16
 """Keys of one log."""
+MAX_URL_SIZE: Final = 2048
 CHECK_INTERVAL: Final = 1.0
 """Seconds for which a running witness believes that the file is as it was."""
 
@@ -47,6 +49,12 @@ class FreezeReason(StrEnum):
     CONFLICT = "conflict"
 
 
+class LogUrl(str):
+    """Where a log is reached: http(s) for its tiles, or grpc. Who connects knows the forms."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class TrustedLog:
     """A log that the witness knows, with the keys that sign for it."""
@@ -54,10 +62,18 @@ class TrustedLog:
     origin: str
     vkeys: tuple[VerifierKey, ...]
     frozen: FreezeReason | None
+    url: LogUrl | None = None
+
+
+class Logs(Protocol):
+    """Which logs are trusted: `LogList`."""
+
+    def find(self, origin: str) -> TrustedLog | None:
+        """The log of this origin."""
 
 
 # A line that says something: about which origin, and what.
-_Statement = tuple[str, VerifierKey | FreezeReason]
+_Statement = tuple[str, VerifierKey | LogUrl | FreezeReason]
 
 
 class LogList:
@@ -126,7 +142,13 @@ def create_log_list(directory: Path) -> None:
         file.write(_HEADER)
 
 
-def add_log(directory: Path, vkeys: Sequence[VerifierKey], *, origin: str | None = None) -> None:
+def add_log(
+    directory: Path,
+    vkeys: Sequence[VerifierKey],
+    *,
+    origin: str | None = None,
+    url: str | None = None,
+) -> None:
     """Trust these keys for the log `origin`, or each for the log that has its name.
 
     A log that is known keeps the keys it has: both are trusted until `rekey`.
@@ -136,6 +158,20 @@ def add_log(directory: Path, vkeys: Sequence[VerifierKey], *, origin: str | None
     """
     with _editing(directory) as lines:
         lines.extend(_key_line(vkey, vkey.name if origin is None else origin) for vkey in vkeys)
+        if url is not None:
+            for named in {vkey.name if origin is None else origin for vkey in vkeys}:
+                _put_url(lines, named, url)
+
+
+def set_url(directory: Path, origin: str, url: str) -> None:
+    """Ask a log that is known for proofs at this URL, and nowhere else.
+
+    Raises:
+        WitnessError: it is not known, or the URL cannot be one.
+    """
+    with _editing(directory) as lines:
+        _require(lines, origin, VerifierKey)
+        _put_url(lines, origin, url)
 
 
 def rekey(directory: Path, origin: str, vkeys: Sequence[VerifierKey]) -> None:
@@ -162,7 +198,7 @@ def remove(directory: Path, origin: str) -> None:
         WitnessError: it is not known.
     """
     with _editing(directory) as lines:
-        for index in reversed(_require(lines, origin, (VerifierKey, FreezeReason))):
+        for index in reversed(_require(lines, origin, (VerifierKey, LogUrl, FreezeReason))):
             del lines[index]
 
 
@@ -197,6 +233,20 @@ def _key_line(vkey: VerifierKey, origin: str) -> bytes:
     return f"log {vkey} {origin}".encode() if vkey.name != origin else f"log {vkey}".encode()
 
 
+def _put_url(lines: list[bytes], origin: str, url: str) -> None:
+    for index in reversed(_find(lines, origin, LogUrl)):
+        del lines[index]
+    lines.append(f"url {_checked_url(url)} {origin}".encode())
+
+
+def _checked_url(text: str) -> LogUrl:
+    if not 0 < len(text) <= MAX_URL_SIZE or not text.isascii() or not text.isprintable():
+        raise WitnessError(f"{shown(text)} is not a URL: at most {MAX_URL_SIZE} ASCII characters")
+    if " " in text or not text.partition("://")[2]:
+        raise WitnessError(f"{shown(text)} is not a URL such as https://log.example/prefix")
+    return LogUrl(text)
+
+
 @contextlib.contextmanager
 def _editing(directory: Path) -> Iterator[list[bytes]]:
     """The lines of the file; what is left of them replaces it, if that can be read back."""
@@ -212,7 +262,7 @@ def _editing(directory: Path) -> Iterator[list[bytes]]:
             yield lines
             data = b"\n".join(lines) + b"\n"
             _parse(data, statements)
-            _replace(path, data)
+            replace_file(path, data)
     except FileNotFoundError as error:
         raise WitnessError(
             f"{directory} holds no witness ({Path(error.filename).name} is missing). Make one "
@@ -222,17 +272,6 @@ def _editing(directory: Path) -> Iterator[list[bytes]]:
         raise WitnessError(f"{path}: not changed: {error}") from None
     except WitnessError as error:
         raise WitnessError(f"{path}: not changed: {error}") from None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    # One fixed name: what a crash leaves behind is overwritten by the next edit.
-    temporary = path.with_name(f"{path.name}.new")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_directory(path.parent)
 
 
 def _require(lines: Sequence[bytes], origin: str, kind: type | tuple[type, ...]) -> list[int]:
@@ -275,6 +314,7 @@ def _parse(
     """
     statements: dict[bytes, _Statement] = {}
     keys: dict[str, list[VerifierKey]] = {}
+    urls: dict[str, LogUrl] = {}
     frozen: dict[str, FreezeReason] = {}
     for number, line in enumerate(data.split(b"\n"), 1):
         try:
@@ -285,14 +325,17 @@ def _parse(
             if isinstance(said, FreezeReason):
                 if frozen.setdefault(origin, said) is not said:
                     raise WitnessError(f"{shown(origin)} is frozen for two reasons")
+            elif isinstance(said, LogUrl):
+                if urls.setdefault(origin, said) != said:
+                    raise WitnessError(f"{shown(origin)} has two URLs")
             else:
                 _add_key(keys.setdefault(origin, []), said)
         except (NoteError, WitnessError) as error:
             raise WitnessError(f"line {number}: {error}") from None
-    if unknown := frozen.keys() - keys.keys():
-        raise WitnessError(f"{shown(min(unknown))} is frozen, but has no key")
+    if unknown := (frozen.keys() | urls.keys()) - keys.keys():
+        raise WitnessError(f"{shown(min(unknown))} is frozen or has a URL, but no key")
     return statements, {
-        origin: TrustedLog(origin, tuple(vkeys), frozen.get(origin))
+        origin: TrustedLog(origin, tuple(vkeys), frozen.get(origin), urls.get(origin))
         for origin, vkeys in keys.items()
     }
 
@@ -315,13 +358,15 @@ def _parse_line(line: bytes) -> _Statement | None:
         vkey = VerifierKey.parse(first)
         if vkey.algorithm is Algorithm.ED25519_COSIGNATURE:
             raise WitnessError(f"{vkey.label} is the key of a witness, not of a log")
-        said: VerifierKey | FreezeReason = vkey
+        said: VerifierKey | LogUrl | FreezeReason = vkey
         origin = origin if space else vkey.name
+    elif word == "url":
+        said = _checked_url(first)
     elif word == "frozen" and first in set(FreezeReason):
         said = FreezeReason(first)
     else:
         raise WitnessError(
-            f"{shown(text)} is neither `log <vkey> [<origin>]` nor "
+            f"{shown(text)} is none of `log <vkey> [<origin>]`, `url <url> <origin>` and "
             "`frozen operator|conflict <origin>`"
         )
     check_origin(origin)

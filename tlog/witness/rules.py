@@ -24,7 +24,7 @@ from tlog.notes import (
     parse_unverified,
 )
 from tlog.notes.codec import shown
-from tlog.witness.errors import BadRequest, BadSignature, Conflict, Unprocessable
+from tlog.witness.errors import BadRequest, BadSignature, SizeConflict, Unprocessable
 
 
 def parse(note: bytes) -> SignedCheckpoint:
@@ -75,7 +75,7 @@ def check_follows(
     """Refuse a checkpoint that is not proven to follow from the latest cosigned one.
 
     Raises:
-        Conflict, Unprocessable: as the specification says.
+        SizeConflict, Unprocessable: as the specification says.
     """
     # SPEC tlog-witness: "The witness MUST check that the old size matches the size of the latest
     # checkpoint it cosigned for the checkpoint's origin (or zero if it never cosigned a
@@ -83,7 +83,7 @@ def check_follows(
     # Conflict" HTTP status code."
     size = 0 if stored is None else stored.size
     if old_size != size:
-        raise Conflict(
+        raise SizeConflict(
             f"the old size is {old_size}, the latest checkpoint cosigned has {size}", size=size
         )
     # SPEC tlog-witness: "A checkpoint of size zero MUST have the root hash of the empty tree

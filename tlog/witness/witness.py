@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,9 +35,9 @@ from tlog.witness.commits import Committer, Heads
 from tlog.witness.config import WitnessConfig, load_signers
 from tlog.witness.errors import (
     BadRequest,
-    Conflict,
     Frozen,
     Refusal,
+    SizeConflict,
     TooManyRequests,
     Unavailable,
     UnknownOrigin,
@@ -47,6 +47,7 @@ from tlog.witness.head import CosignedHead, Inconsistency, OnInconsistent, contr
 from tlog.witness.logs import FreezeReason, LogList, TrustedLog
 from tlog.witness.rates import Rates
 from tlog.witness.requests import check_hashes, check_sizes
+from tlog.witness.sightings import Head
 from tlog.witness.turns import Turns
 
 _logger = structlog.get_logger(__name__)
@@ -68,6 +69,8 @@ class Witness:
         clock: POSIX time in seconds, for the time in cosignatures.
         monotonic: seconds from any beginning, for rates and retries.
         on_inconsistent: who keeps the evidence; without one it is only reported.
+        on_cosigned: told of each head that was cosigned, when that is durable;
+            it must neither wait nor raise.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Witness:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         on_inconsistent: OnInconsistent | None = None,
+        on_cosigned: Callable[[Head], object] | None = None,
     ) -> None:
         self.config = config
         self.vkeys = tuple(signer.vkey for signer in signers)
@@ -87,6 +91,7 @@ class Witness:
         self._signers = tuple(signers)
         self._clock = clock
         self._on_inconsistent = on_inconsistent
+        self._on_cosigned = on_cosigned
         # Signing lets go of the GIL, and an ML-DSA-44 signature takes as long as a sync.
         self._signing = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="tlog-sign")
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="tlog-heads")
@@ -106,20 +111,30 @@ class Witness:
         *,
         passphrase: bytes | None = None,
         clock: Callable[[], float] = time.time,
+        logs: LogList | None = None,
         on_inconsistent: OnInconsistent | None = None,
+        on_cosigned: Callable[[Head], object] | None = None,
     ) -> AsyncIterator[Witness]:
         """Open the witness of a directory. On leaving: finish what was begun, close the store.
+
+        `logs` is the directory's list, when the caller needs it too.
 
         Raises:
             WitnessError, NoteError, StoreError: it cannot be opened; the message says why.
         """
         config = WitnessConfig.load(directory)
         signers = load_signers(directory, config, passphrase=passphrase)
-        logs = LogList(directory)
+        logs = LogList(directory) if logs is None else logs
         heads = HeadStore.open(directory)
         try:
             witness = cls(
-                config, signers, logs, heads, clock=clock, on_inconsistent=on_inconsistent
+                config,
+                signers,
+                logs,
+                heads,
+                clock=clock,
+                on_inconsistent=on_inconsistent,
+                on_cosigned=on_cosigned,
             )
             try:
                 yield witness
@@ -159,7 +174,7 @@ class Witness:
 
         Raises:
             Refusal: in the order of SPEC tlog-witness: BadRequest, UnknownOrigin, BadSignature,
-                Frozen, BadRequest (old size), Conflict, Unprocessable, TooManyRequests; and
+                Frozen, BadRequest (old size), SizeConflict, Unprocessable, TooManyRequests; and
                 Unavailable.
         """
         self._check_open()
@@ -233,7 +248,16 @@ class Witness:
             raise UnknownOrigin(f"no checkpoint was ever cosigned for {origin_hash.hex()}")
         return CosignedHead.decode(stored).note
 
-    def checkpoints(self) -> Iterator[bytes]:
+    def cosigned_size(self, origin: str) -> int | None:
+        """Tree size of the latest checkpoint cosigned for a log; None when there is none.
+
+        Raises:
+            Unavailable: the store cannot be read.
+        """
+        stored = self._commits.read(hash_origin(origin))
+        return None if stored is None else CosignedHead.decode(stored).checkpoint.size
+
+    def checkpoints(self) -> Generator[bytes, None, None]:
         """The latest checkpoint of every log that was ever cosigned, as `checkpoint` gives it."""
         for _, stored in self._commits.read_all():
             yield CosignedHead.decode(stored).note
@@ -262,7 +286,7 @@ class Witness:
                     old_size=old_size,
                     proof=proof,
                 )
-            except (Conflict, Unprocessable) as refusal:
+            except (SizeConflict, Unprocessable) as refusal:
                 await self._report(stored, verified, refusal)
                 raise
             if (cosignatures := self._cosigned_now(stored, verified)) is not None:
@@ -274,6 +298,8 @@ class Witness:
             if not await self._commits.swap(Swap(key, expected, head.encode())):
                 # Turns exclude this; were they broken, the store would still not go back.
                 raise Unavailable("the record changed while the checkpoint was cosigned: try again")
+            if self._on_cosigned is not None:
+                self._on_cosigned(Head.of(verified))
             return cosignatures
 
     def _cosigned_now(

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import uvloop
 
 from tlog.log import LogConfig, create_log
 from tlog.serve import grpc_server
-from tlog.serve.grpc import OPTIONS
+from tlog.serve.grpc import MAX_MESSAGE_BYTES
+from tlog.serve.grpc_listener import grpc_listener
 from tlog.serve.handlers import generic_handler
 from tlog.v1 import log_pb2 as pb
 
@@ -36,12 +36,11 @@ class _Noop:
 
 
 async def _serve_noop(port: int) -> None:
-    server = grpc.aio.server(options=OPTIONS)
     service = pb.DESCRIPTOR.services_by_name["LogService"]
-    server.add_generic_rpc_handlers((generic_handler(service, _Noop()),))
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    await server.wait_for_termination()
+    handler = generic_handler(service, _Noop())
+    address = f"127.0.0.1:{port}"
+    async with grpc_listener(service, handler, address, max_message_bytes=MAX_MESSAGE_BYTES):
+        await asyncio.Event().wait()
 
 
 async def _serve_log(port: int, directory: Path, http_port: str = "") -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.serve.http.served import Served, read_all
 from tlog.log import LogConfig, LogError, Overloaded, ShuttingDown, StateRefused, Unavailable
-from tlog.serve import http_app
+from tlog.serve import http_body
 
 LIMIT = 1000  # of an entry of the small log
 
@@ -137,7 +137,7 @@ def test_a_body_without_end_is_cut_off(small: Served) -> None:
                 connection.sendall(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
                 sent += 65_536
     # What was dropped unread, and what the two kernels held.
-    assert sent < http_app.DRAIN_BYTES + (16 << 20)
+    assert sent < http_body.DRAIN_BYTES + (16 << 20)
     assert stored(small) == []
 
 
@@ -210,8 +210,8 @@ def test_expect_continue(small: Served) -> None:
 
 
 def test_a_slow_body_times_out(small: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_app, "BODY_SECONDS", 0.3)
-    monkeypatch.setattr(http_app, "DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr(http_body, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(http_body, "DRAIN_SECONDS", 0.2)
     for request in (head(5) + b"four", head() + b"4\r\nfour\r\n"):
         with small.connect() as connection:
             connection.sendall(request)

@@ -178,7 +178,7 @@ def test_a_dripping_second_head_times_out(served: Served, monkeypatch: pytest.Mo
 
 
 def test_an_idle_connection_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlog.serve.http.KEEP_ALIVE_SECONDS", 1)
+    monkeypatch.setattr("tlog.serve.http_listener.KEEP_ALIVE_SECONDS", 1)
     with Served(tmp_path) as served, served.connect() as connection:
         connection.sendall(GET + b"\r\n")
         started = time.monotonic()

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
 import httpx
 from google.rpc import error_details_pb2, status_pb2
 
+from tests.witness.simulation import Source
 from tlog.notes.codec import encode_base64
 from tlog.serve.witness_http import witness_http_server
 from tlog.serve.witness_service import witness_grpc_server
 from tlog.v1 import witness_pb2 as pb
 from tlog.v1 import witness_pb2_grpc
-from tlog.witness import AddCheckpoint, SignSubtree, Witness
+from tlog.witness import AddCheckpoint, EvidenceStore, Gossip, Node, SignSubtree, Witness
 
 # proto/tlog/v1/witness.proto: what each HTTP status is called in gRPC.
 CODES = {
@@ -147,15 +150,23 @@ class Faces:
 @contextlib.asynccontextmanager
 async def served(witness: Witness) -> AsyncIterator[Faces]:
     """A witness behind both faces."""
-    async with (
-        witness_http_server(witness, "127.0.0.1:0") as http_port,
-        witness_grpc_server(witness, "127.0.0.1:0") as grpc_port,
-        httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{http_port}", timeout=20, trust_env=False
-        ) as client,
-        grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,
-    ):
-        yield Faces(HttpFace(client), GrpcFace(channel), http_port, grpc_port)
+    with tempfile.TemporaryDirectory() as directory:
+        node = lone(witness, Path(directory))
+        async with (
+            witness_http_server(node, "127.0.0.1:0") as http_port,
+            witness_grpc_server(node, "127.0.0.1:0") as grpc_port,
+            httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{http_port}", timeout=20, trust_env=False
+            ) as client,
+            grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,
+        ):
+            yield Faces(HttpFace(client), GrpcFace(channel), http_port, grpc_port)
+
+
+def lone(witness: Witness, directory: Path) -> Node:
+    """The witness without peers, and without a way to its logs."""
+    evidence = EvidenceStore(directory)
+    return Node(witness, Gossip(witness.logs, evidence, {}, Source(), freeze=lambda _: None))
 
 
 def encode(request: AddCheckpoint | SignSubtree) -> bytes:

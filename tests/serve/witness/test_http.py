@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serve.witness.faces import Faces, assert_one_line, encode, served
+from tests.serve.witness.faces import Faces, assert_one_line, encode, lone, served
 from tests.serve.witness.transcripts import LOG, SIZE
 from tests.witness.support import ORIGIN, WITNESS_VKEYS, a_witness, times_of
 from tlog.log import LogError
@@ -149,8 +149,8 @@ async def test_413_before_it_is_read(tmp_path: Path) -> None:
 
 
 async def test_408(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlog.serve.witness_http.BODY_SECONDS", 0.1)
-    monkeypatch.setattr("tlog.serve.http_app.DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr("tlog.serve.http_body.BODY_SECONDS", 0.1)
+    monkeypatch.setattr("tlog.serve.http_body.DRAIN_SECONDS", 0.1)
     async with cosigned(tmp_path) as faces:
         reader, writer = await asyncio.open_connection("127.0.0.1", faces.http_port)
         writer.write(b"POST /add-checkpoint HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nold")
@@ -252,13 +252,14 @@ async def test_addresses(tmp_path: Path) -> None:
                 ("nonsense", "HOST:PORT"),
             ):
                 with pytest.raises(LogError, match=why):
-                    async with server(witness, address):
+                    async with server(lone(witness, tmp_path), address):
                         pass
 
 
 async def test_leaving_answers_what_was_begun(tmp_path: Path) -> None:
     async with a_witness(tmp_path) as witness:
-        async with witness_http_server(witness, "127.0.0.1:0") as port:
+        node = lone(witness, tmp_path)
+        async with witness_http_server(node, "127.0.0.1:0") as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             size, proof, note = LOG.request(0, 5)
             body = AddCheckpoint(size, tuple(proof), note).encode()
