@@ -99,17 +99,17 @@ async def test_a_split_view_is_caught_and_no_witness_cosigns_the_log_again(tmp_p
             for node in nodes:
                 await node.gossip.round()
         for place, node in zip(three, nodes, strict=True):
-            (data,) = node.gossip.conflicts()
+            (data,) = node.evidence.listed()
             assert verify_conflict(data, VKEYS).kind is ConflictKind.SAME_SIZE
             assert place.evidence() == [data]
             assert node.gossip.silent == {}
             with pytest.raises(Frozen):
                 await node.witness.add_checkpoint(*LOG.request(9, 10))
         client = WitnessClient(three[2].url)
-        assert await client.conflicts() == nodes[2].gossip.conflicts()
+        assert await client.conflicts() == nodes[2].evidence.listed()
         answer = await client.submit(LOG.note(10))
         assert answer.verdict == pb.HEAD_VERDICT_CONFLICT
-        assert list(answer.conflicts) == nodes[2].gossip.conflicts()
+        assert list(answer.conflicts) == nodes[2].evidence.listed()
         await client.aclose()
     # After a restart too; until the operator clears it, which a running witness sees.
     async with three[0].served() as node:
@@ -118,7 +118,7 @@ async def test_a_split_view_is_caught_and_no_witness_cosigns_the_log_again(tmp_p
         EvidenceStore(three[0].directory).clear(LOG.origin)
         node.witness.logs.refresh()
         assert await node.witness.add_checkpoint(*LOG.request(9, 10))
-        assert node.gossip.conflicts() == []
+        assert node.evidence.listed() == []
 
 
 async def test_rounds_come_by_themselves(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ async def test_rounds_come_by_themselves(tmp_path: Path) -> None:
     async with first.served() as one, second.served() as two:
         await one.witness.add_checkpoint(*LOG.request(0, 9))
         await two.witness.add_checkpoint(*FORK.request(0, 9))
-        await until(lambda: one.gossip.conflicts() and two.gossip.conflicts())
+        await until(lambda: one.evidence.listed() and two.evidence.listed())
         # A peer that goes away is missed, and found again.
     async with first.served() as one:
         await until(lambda: one.gossip.silent)
@@ -167,7 +167,9 @@ async def test_a_restarted_witness_remembers_what_it_cosigned(tmp_path: Path) ->
 async def test_heads_of_two_sizes_are_settled_by_the_log(tmp_path: Path, scheme: str) -> None:
     """A real log, asked for the proof at the URL that the operator gives while the witness runs."""
     (place,) = places(tmp_path, 1)
-    vkeys = create_log(tmp_path / "log", LogConfig(origin="log.example/real", name="real"))
+    vkeys = create_log(
+        tmp_path / "log", LogConfig(origin="log.example/real", name="real", checkpoint_interval=0)
+    )
     async with contextlib.AsyncExitStack() as stack:
         log = await stack.enter_async_context(Log.opened(tmp_path / "log"))
         server = {"grpc": grpc_server, "http": http_server}[scheme]
@@ -204,7 +206,7 @@ async def test_a_head_that_nobody_proves_is_unproven_and_no_conflict(tmp_path: P
         (unproven,) = status.unproven
         assert (unproven.origin, unproven.tree_size, unproven.latest_size) == (LOG.origin, 12, 9)
         assert "nobody said where" in unproven.reason
-        assert node.gossip.conflicts() == []
+        assert node.evidence.listed() == []
         await client.aclose()
 
 

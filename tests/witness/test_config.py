@@ -6,10 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.witness.support import NAME, ORIGIN, SomeLog
+from tests.witness.support import NAME, ORIGIN, WITNESS_VKEYS, SomeLog
 from tlog.notes import Algorithm, NoteError, open_checkpoint
 from tlog.store import StoreLocked
-from tlog.witness import Witness, WitnessConfig, WitnessError, add_log, create_witness, hash_origin
+from tlog.witness import (
+    Witness,
+    WitnessConfig,
+    WitnessError,
+    add_log,
+    add_peer,
+    create_witness,
+    hash_origin,
+)
 
 LOG = SomeLog()
 
@@ -64,8 +72,16 @@ def test_witness_toml(tmp_path: Path) -> None:
     assert WitnessConfig.load(tmp_path) == config
     with pytest.raises(FileExistsError):
         config.save(tmp_path)
+    peer = '[[peers]]\nvkey = "%s"\nurl = "grpc://a:1"\n'
     for text in (
         "",
+        'name = "w"\n' + peer % "nonsense",
+        'name = "w"\n' + peer % LOG.signers[0].vkey,
+        'name = "w"\n' + 2 * (peer % WITNESS_VKEYS[0]),
+        'name = "w"\n' + peer % WITNESS_VKEYS[0] + peer % WITNESS_VKEYS[1],
+        f'name = "{NAME}"\n' + peer % WITNESS_VKEYS[1],
+        'name = "w"\n' + (peer % WITNESS_VKEYS[0]).replace("a:1", "a b"),
+        'name = "w"\ngossip_interval = 0',
         "name = 1",
         'name = "a b"',
         'name = "w"\nrate = 0',
@@ -81,3 +97,26 @@ def test_witness_toml(tmp_path: Path) -> None:
     (tmp_path / "witness.toml").write_bytes(b'name = "\xff"')
     with pytest.raises(WitnessError):
         WitnessConfig.load(tmp_path)
+
+
+def test_peers_are_added_below_what_the_operator_wrote(tmp_path: Path) -> None:
+    create_witness(tmp_path, name="w")
+    path = tmp_path / "witness.toml"
+    path.write_text(path.read_text() + "# a remark, and no newline")
+    added = add_peer(tmp_path, WITNESS_VKEYS[1], "grpc://127.0.0.1:1")
+    assert added.name == NAME
+    config = WitnessConfig.load(tmp_path)
+    assert config.peers == (added,)
+    assert "# a remark, and no newline\n" in path.read_text()
+    before = path.read_text()
+    for vkey, url, why in (
+        (WITNESS_VKEYS[0], "grpc://127.0.0.1:2", "named twice"),
+        (LOG.signers[0].vkey, "grpc://127.0.0.1:2", "not the key of a witness"),
+        (WITNESS_VKEYS[0], "", "1 character"),
+    ):
+        with pytest.raises(WitnessError, match=why):
+            add_peer(tmp_path, vkey, url)
+        assert path.read_text() == before
+    (tmp_path / "copy").mkdir()
+    config.save(tmp_path / "copy")
+    assert WitnessConfig.load(tmp_path / "copy") == config

@@ -22,6 +22,7 @@ from tlog.witness import (
     logs,
     rekey,
     remove,
+    set_url,
     unfreeze,
 )
 
@@ -119,6 +120,10 @@ def test_edits_that_are_refused(directory: Path) -> None:
         b"frozen operator elsewhere",
         b"frozen operator a\nfrozen conflict a",
         b"frozen operator",
+        b"url http://a elsewhere",
+        b"url nowhere " + ORIGIN.encode(),
+        b"url http://a",
+        b"url http://a %s\nurl http://b %s" % (ORIGIN.encode(), ORIGIN.encode()),
         b"thaw " + ORIGIN.encode(),
         b"x" * 100_000,
     ],
@@ -228,3 +233,32 @@ def test_editors_in_several_processes(directory: Path) -> None:
     assert [child.returncode for child in children] == [0, 0, 0]
     found.refresh()
     assert len(found) == 45
+
+
+def test_urls(directory: Path) -> None:
+    add_log(directory, [KEY], url="https://log.example/prefix")
+    add_log(directory, [NEW], origin=f"b {ORIGIN}")
+    found = LogList(directory, clock=Clock())
+    assert [log.url for log in found] == ["https://log.example/prefix", None]
+    set_url(directory, ORIGIN, "grpc://127.0.0.1:6962")
+    set_url(directory, f"b {ORIGIN}", "http://b")
+    found.refresh()
+    assert [log.url for log in found] == ["grpc://127.0.0.1:6962", "http://b"]
+    rekey(directory, ORIGIN, [NEW])
+    found.refresh()
+    log = found.find(ORIGIN)
+    assert log is not None
+    assert (log.url, log.vkeys) == ("grpc://127.0.0.1:6962", (NEW,))
+    before = (directory / "logs").read_bytes()
+    for url in ("", "nowhere", "http://a b", "http://é", "http://a\nlog x", "http://" + "a" * 2048):
+        with pytest.raises(WitnessError, match="not a URL"):
+            set_url(directory, ORIGIN, url)
+    with pytest.raises(WitnessError, match="not known"):
+        set_url(directory, "elsewhere", "http://a")
+    assert (directory / "logs").read_bytes() == before
+    remove(directory, ORIGIN)
+    add_log(directory, [KEY])
+    found.refresh()
+    log = found.find(ORIGIN)
+    assert log is not None
+    assert log.url is None

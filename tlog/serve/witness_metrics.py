@@ -21,6 +21,7 @@ class WitnessMetrics(Collector):
     def __init__(self, node: Node, answered: Mapping[tuple[str, int], int]) -> None:
         self._witness = node.witness
         self._gossip = node.gossip
+        self._evidence = node.evidence
         self._answered = answered
 
     def describe(self) -> list[Metric]:
@@ -64,7 +65,7 @@ class WitnessMetrics(Collector):
             (
                 "tlog_witness_conflicting_logs",
                 "Logs of which there is evidence that they contradicted themselves.",
-                len(gossip.conflicting()),
+                len(self._evidence.origins()),
             ),
             (
                 "tlog_witness_unproven_heads",

@@ -66,7 +66,7 @@ class WitnessService:
         conflicts: list[bytes] = []
         if verdict is Verdict.CONFLICT:
             origin = request.checkpoint.partition(b"\n")[0].decode(errors="replace")
-            conflicts = self._gossip.conflicts(origin)
+            conflicts = self._node.evidence.listed(origin)
         return pb.SubmitCheckpointResponse(verdict=_VERDICTS[verdict], conflicts=conflicts)
 
     async def Gossip(self, request: pb.GossipRequest, context: Context) -> pb.GossipResponse:
@@ -76,7 +76,7 @@ class WitnessService:
     async def ListConflicts(
         self, request: pb.ListConflictsRequest, context: Context
     ) -> pb.ListConflictsResponse:
-        return pb.ListConflictsResponse(conflicts=self._gossip.conflicts())
+        return pb.ListConflictsResponse(conflicts=self._node.evidence.listed())
 
     async def GetWitness(
         self, request: pb.GetWitnessRequest, context: Context

@@ -7,6 +7,7 @@ the same conflict is not taken again; another one of the same log is.
 
 import os
 import re
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from tlog.notes.codec import shown
 from tlog.store.disk import sync_directory
 from tlog.witness.conflict import MAX_CONFLICT_SIZE, Conflict, ConflictError, parse_conflict
 from tlog.witness.errors import WitnessError
+from tlog.witness.exchange import MAX_MESSAGE_SIZE, fit
 from tlog.witness.logs import unfreeze
 
 DIRECTORY: Final = "conflicts"
@@ -64,6 +66,17 @@ class EvidenceStore:
     def files(self, origin: str) -> list[bytes]:
         """The conflicts of a log, oldest first as far as this process knows."""
         return list(self._kept.get(origin, {}).values())
+
+    def listed(self, origin: str | None = None) -> list[bytes]:
+        """What one message may hold of the conflicts of a log, or of all: of each log some.
+
+        Raises:
+            WitnessError: see `refresh`.
+        """
+        self.refresh()
+        origins = self.origins() if origin is None else [origin]
+        rows = zip_longest(*map(self.files, origins))
+        return fit((data for row in rows for data in row if data is not None), MAX_MESSAGE_SIZE)
 
     def path_of(self, digest: str) -> Path:
         """The file of a conflict that is kept."""

@@ -29,7 +29,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import zip_longest
 from typing import Final
 
 import structlog
@@ -41,10 +40,8 @@ from tlog.witness.errors import TooManyRequests, UnknownOrigin, WitnessError
 from tlog.witness.evidence import EvidenceStore
 from tlog.witness.exchange import (
     MAX_CONFLICTS,
-    MAX_MESSAGE_SIZE,
     Peer,
     check_message,
-    fit,
     pack,
 )
 from tlog.witness.head import Inconsistency
@@ -244,18 +241,6 @@ class Gossip:
             for claim in self._seen[origin].claims.values()
             if claim.attempts
         ]
-
-    def conflicts(self, origin: str | None = None) -> list[bytes]:
-        """The evidence, of one log or of all: as much as one message may hold, of each log some."""
-        self._evidence.refresh()
-        origins = self._evidence.origins() if origin is None else [origin]
-        rows = zip_longest(*map(self._evidence.files, origins))
-        found = [data for row in rows for data in row if data is not None]
-        return fit(found, MAX_MESSAGE_SIZE)
-
-    def conflicting(self) -> list[str]:
-        """The logs in conflict, sorted."""
-        return self._evidence.origins()
 
     def latest(self, origin: str) -> bytes | None:
         """The latest head seen of a log that is not in conflict."""

@@ -41,11 +41,13 @@ class Node:
         witness: cosigns.
         gossip: hears of every head that was cosigned, and of every one that was refused as
             inconsistent.
+        evidence: what the gossip has found.
         failure: why something of it has stopped; None when all is well.
     """
 
     witness: Witness
     gossip: Gossip
+    evidence: EvidenceStore
     _gossip_failure: str | None = None
 
     @property
@@ -74,9 +76,10 @@ class Node:
             log = logs.find(origin)
             return None if log is None else log.url
 
+        evidence = EvidenceStore(directory)
         gossip = Gossip(
             logs,
-            EvidenceStore(directory),
+            evidence,
             {peer.name: outward.peer(peer) for peer in config.peers},
             outward.logs(url_of),
             freeze=stop,
@@ -89,7 +92,7 @@ class Node:
             on_inconsistent=gossip.on_inconsistent,
             on_cosigned=gossip.cosigned,
         ) as witness:
-            node = cls(witness, gossip)
+            node = cls(witness, gossip, evidence)
             gossiping = asyncio.create_task(node._gossip(), name="gossip")
             try:
                 yield node

@@ -166,7 +166,9 @@ async def served(witness: Witness) -> AsyncIterator[Faces]:
 def lone(witness: Witness, directory: Path) -> Node:
     """The witness without peers, and without a way to its logs."""
     evidence = EvidenceStore(directory)
-    return Node(witness, Gossip(witness.logs, evidence, {}, Source(), freeze=lambda _: None))
+    return Node(
+        witness, Gossip(witness.logs, evidence, {}, Source(), freeze=lambda _: None), evidence
+    )
 
 
 def encode(request: AddCheckpoint | SignSubtree) -> bytes:
