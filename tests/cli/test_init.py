@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tlog.log import LogConfig, load_signers
-from tlog.notes import Algorithm, NoteError, VerifierKey
+from tlog.notes import Algorithm, NoteError, Signer, VerifierKey, parse_policy
 
 
 def test_prints_the_two_vkeys_alone_one_a_line(run: Run, tmp_path: Path) -> None:
@@ -90,3 +90,55 @@ def test_a_passphrase_seals_the_keys(
     with pytest.raises(NoteError, match="sealed"):
         load_signers(tmp_path / "mylog", config, passphrase=None)
     assert load_signers(tmp_path / "mylog", config, passphrase=b"correct horse")
+
+
+OTHER = Signer.from_seed("example.com/mylog", Algorithm.ED25519, bytes(32))
+
+
+def witness(name: str = "w", url: str = "https://w.example/prefix/") -> str:
+    vkey = Signer.from_seed(
+        f"{name}.example", Algorithm.ED25519_COSIGNATURE, name.encode() * 32
+    ).vkey
+    return f"witness {name} {vkey} {url}".rstrip() + "\n"
+
+
+def test_a_policy_is_installed_with_the_keys_of_the_log(run: Run, tmp_path: Path) -> None:
+    text = "# ours\n" + witness("a") + witness("b", "grpc://[::1]:6972") + "quorum a\n"
+    (tmp_path / "witnesses").write_text(text)
+    made = run(
+        *("init", tmp_path / "mylog", "--origin", "example.com/mylog"),
+        *("--policy", tmp_path / "witnesses"),
+    )
+    assert made.code == 0, made.err
+    installed = (tmp_path / "mylog" / "policy").read_bytes()
+    assert installed.endswith(text.encode())
+    policy = parse_policy(installed)
+    assert [str(log.vkey) for log in policy.logs] == made.out.decode().splitlines()
+    assert [one.name for one in policy.witnesses] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (witness(), "no quorum line"),
+        (witness() + "quorum other\n", "line 2: 'other' is not defined"),
+        (witness(url="") + "quorum w\n", "no URL is given for 'w'"),
+        (witness(url="ftp://w.example/") + "quorum w\n", "is not an address"),
+        (witness(url="http://user@w.example/") + "quorum w\n", "is not an address"),
+        (witness("a") + witness("b", "") + "group g 2 a b\nquorum g\n", "given for 'b'"),
+        (
+            f"log {OTHER.vkey}\nquorum none\n",
+            "take the line out",
+        ),
+        ("quorum none", "newline"),
+    ],
+)
+def test_policies_that_are_refused(run: Run, tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "policy").write_text(text)
+    result = run(
+        *("init", tmp_path / "mylog", "--origin", "example.com/mylog"),
+        *("--policy", tmp_path / "policy"),
+    )
+    assert (result.code, result.out) == (1, b"")
+    assert says in result.err
+    assert not (tmp_path / "mylog").exists()

@@ -57,7 +57,7 @@ async def scene(tmp_path: Path, *, quorum: int = 2) -> AsyncIterator[Scene]:
 
 async def test_three_cosignatures(tmp_path: Path) -> None:
     async with scene(tmp_path) as it:
-        await until(lambda: it.log.publisher._published is not None)
+        await until(lambda: it.log.publisher.latest is not None)
         assert it.log.published.size == 0
         await it.append(b"one", b"two", b"three")
         # The third may come after the quorum: it joins the published head.

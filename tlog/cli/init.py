@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tlog.cli.options import DIRECTORY, Verb, output_option
+from tlog.cli.options import DIRECTORY, FILE, Verb, output_option, read_bounded
 from tlog.cli.output import Output
 
 NAME_RULE = (
@@ -16,7 +16,10 @@ NAME_RULE = (
 
 @click.command(
     cls=Verb,
-    examples=("tlog init ./mylog --origin example.com/mylog > mylog.vkeys",),
+    examples=(
+        "tlog init ./mylog --origin example.com/mylog > mylog.vkeys",
+        "tlog init ./mylog --origin example.com/mylog --policy witnesses",
+    ),
 )
 @click.argument("directory", metavar="DIR", type=DIRECTORY)
 @click.option(
@@ -34,9 +37,22 @@ NAME_RULE = (
     metavar="SECONDS",
     help="Least time between two checkpoints; 0 signs every commit.",
 )
+@click.option(
+    "--policy",
+    type=FILE,
+    help="Witnesses with their URLs and the quorum, as c2sp.org/tlog-policy: no checkpoint is "
+    "published without it. Kept as DIR/policy, with the log's keys put in.",
+)
 @output_option
 def init(
-    *, directory: Path, origin: str, name: str | None, dedup: bool, interval: float, out: Output
+    *,
+    directory: Path,
+    origin: str,
+    name: str | None,
+    dedup: bool,
+    interval: float,
+    policy: Path | None,
+    out: Output,
 ) -> None:
     """Make a log in DIR, and print its two verifier keys, one a line.
 
@@ -61,8 +77,24 @@ def init(
         reason = NAME_RULE if field == "name" else first["msg"].removeprefix("Value error, ")
         raise click.UsageError(f"--{field} {first['input']!r}: {reason}") from None
     passphrase = passphrase_from_environment()
-    vkeys = [str(vkey) for vkey in create_log(directory, config, passphrase=passphrase)]
+    text = None if policy is None else _read_policy(policy)
+    made = create_log(directory, config, passphrase=passphrase, policy=text)
+    vkeys = list(map(str, made))
     out.result("\n".join(vkeys), directory=str(directory), **config.model_dump(), vkeys=vkeys)
+    if policy is not None:
+        out.hint(f"Give {directory}/policy to whoever verifies the log: it names its keys too.")
     if passphrase is None:
         out.hint(f"The keys in {directory}/keys are not sealed: set TLOG_PASSPHRASE to seal them.")
     out.hint(f"Next: tlog serve {directory}")
+
+
+def _read_policy(path: Path) -> bytes:
+    """Read a policy and check that the URLs in it are ones that can be asked."""
+    from tlog.notes import MAX_POLICY_SIZE, parse_policy
+    from tlog.remote.addresses import parse_address
+
+    data = read_bounded(path, MAX_POLICY_SIZE)
+    for witness in parse_policy(data).witnesses:
+        if witness.url:
+            parse_address(witness.url)
+    return data

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tlog.cli.settings import ServerSettings
-    from tlog.log import Log
+    from tlog.log import Connect, Log
 
 
 @click.command(
@@ -48,6 +48,9 @@ def serve(
 ) -> None:
     """Serve the logs in DIR... over gRPC and HTTP, all of them or none.
 
+    A log with a file DIR/policy (see tlog init --policy) asks its witnesses to cosign, and
+    publishes what a quorum has cosigned. While the quorum is away, appends stay durable.
+
     Ctrl-C or SIGTERM stops gracefully: what was accepted is finished and published, and the exit
     code is 0. A second signal stops at once. Port 0 takes a free port.
     """
@@ -65,12 +68,14 @@ def serve(
 
 
 async def _serve(settings: ServerSettings, out: Output) -> None:
+    from tlog.remote import connections
     from tlog.serve import Logs, check_address, grpc_server, http_server
 
     stop = _stop_on_signals()
     addresses = {name: check_address(getattr(settings, name))[0] for name in ("grpc", "http")}
     async with contextlib.AsyncExitStack() as stack:
-        opened = [await _open(stack, directory) for directory in settings.logs]
+        connect = await stack.enter_async_context(connections())
+        opened = [await _open(stack, directory, connect) for directory in settings.logs]
         logs = Logs(opened)
         grpc_port = await stack.enter_async_context(grpc_server(logs, settings.grpc))
         http_port = await stack.enter_async_context(http_server(logs, settings.http))
@@ -85,13 +90,15 @@ async def _serve(settings: ServerSettings, out: Output) -> None:
         out.hint("stopping: finishing what was accepted")
 
 
-async def _open(stack: contextlib.AsyncExitStack, directory: Path) -> Log:
+async def _open(stack: contextlib.AsyncExitStack, directory: Path, connect: Connect) -> Log:
     from tlog.log import Log, LogError
     from tlog.notes import passphrase_from_environment
 
     passphrase = passphrase_from_environment()
     try:
-        return await stack.enter_async_context(Log.opened(directory, passphrase=passphrase))
+        return await stack.enter_async_context(
+            Log.opened(directory, passphrase=passphrase, connect=connect)
+        )
     except LogError as error:
         if str(directory) in str(error):
             raise
@@ -102,7 +109,8 @@ def _ready(
     directories: Sequence[Path], logs: Sequence[Log], out: Output, *, grpc: str, http: str
 ) -> None:
     lines = [
-        f"log   {log.name}  origin {log.origin}  {log.published.size} entries  in {directory}"
+        f"log   {log.name}  origin {log.origin}  {log.tree_size} entries  in {directory}"
+        f"{_witnesses(log)}"
         for directory, log in zip(directories, logs, strict=True)
     ]
     out.result(
@@ -114,12 +122,19 @@ def _ready(
                 "name": log.name,
                 "origin": log.origin,
                 "directory": str(directory),
-                "tree_size": log.published.size,
+                "tree_size": log.tree_size,
                 "vkeys": list(map(str, log.vkeys)),
             }
             for directory, log in zip(directories, logs, strict=True)
         ],
     )
+
+
+def _witnesses(log: Log) -> str:
+    if log.cosigners is None:
+        return ""
+    count = len(log.cosigners.policy.witnesses)
+    return f"\n      published with quorum {log.cosigners.policy.quorum!r} of {count} witnesses"
 
 
 def _host(host: str) -> str:

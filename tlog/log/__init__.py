@@ -18,12 +18,13 @@ from tlog.log.errors import (
 )
 from tlog.log.fsck import FsckReport, fsck
 from tlog.log.head import Head
-from tlog.log.log import Log, Receipt, create_log, load_signers
+from tlog.log.log import Connect, Log, Receipt, create_log, load_signers
 from tlog.log.reader import Reader
 from tlog.log.sequencer import Accepted
 
 __all__ = [
     "Accepted",
+    "Connect",
     "EntryNotFound",
     "FsckReport",
     "Head",

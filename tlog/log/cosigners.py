@@ -8,6 +8,7 @@ to the published checkpoint as long as it is the current one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,14 @@ import structlog
 from tlog.log.errors import NoQuorum
 from tlog.log.head import Head
 from tlog.log.reader import Reader
-from tlog.notes import NoteError, NoteSignature, Policy, VerifierKey, parse_signatures
+from tlog.notes import (
+    NoteError,
+    NoteSignature,
+    Policy,
+    PolicyWitness,
+    VerifierKey,
+    parse_signatures,
+)
 from tlog.notes import verify_cosignature as verify
 
 FIRST_PAUSE = 0.25
@@ -92,22 +100,25 @@ class Cosigners:
         fail_open: bool,
         late: Callable[[Head], None],
     ) -> None:
-        self._policy = policy
+        self.policy = policy
         self._timeout = timeout
         self.fail_open = fail_open
         self._late = late
         self._names = {witness.vkey: witness.name for witness in policy.witnesses}
         self._head: Head | None = None
         self._signatures: dict[VerifierKey, NoteSignature] = {}
-        self._quorum = asyncio.Event()
+        self._closing = False
+        # The quorum is there, or nothing is to be waited for.
+        self._settled = asyncio.Event()
         self._feeders = [
             _Feeder(
                 url,
                 cosigner,
-                tuple(w.vkey for w in policy.witnesses if w.url == url),
+                [witness for witness in policy.witnesses if witness.url == url],
                 reader,
                 timeout=timeout,
                 cosigned=self._cosigned,
+                failed=self._settle,
             )
             for url, cosigner in cosigners.items()
         ]
@@ -135,22 +146,34 @@ class Cosigners:
         """
         if head is not self._head:
             self._head, self._signatures = head, {}
-            self._quorum.clear()
+            self._settled.clear()
             for feeder in self._feeders:
                 feeder.submit(head)
+        self._settle()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._settled.wait(), self._timeout)
         if not self._satisfied():
-            try:
-                await asyncio.wait_for(self._quorum.wait(), self._timeout)
-            except TimeoutError:
-                self._without_quorum(head)
+            self._without_quorum(head)
         return self.so_far(head)
+
+    def close(self) -> None:
+        """Wait for a quorum no longer than witnesses that answer could still make one."""
+        self._closing = True
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._satisfied() or (self._closing and not self._within_reach()):
+            self._settled.set()
+
+    def _within_reach(self) -> bool:
+        answering = {
+            name for feeder in self._feeders if not feeder.failures for name in feeder.names
+        }
+        return self.policy.satisfied_by(self._cosigned_by() | answering)
 
     def _without_quorum(self, head: Head) -> None:
         have = ", ".join(sorted(repr(name) for name in self._cosigned_by())) or "nobody"
-        reason = (
-            f"no quorum for the head of size {head.size} after {self._timeout:g} s "
-            f"(cosigned by {have})"
-        )
+        reason = f"no quorum for the head of size {head.size}: cosigned by {have}"
         if not self.fail_open:
             raise NoQuorum(reason)
         _log.warning("published without a quorum: fail_open is on", reason=reason)
@@ -159,8 +182,8 @@ class Cosigners:
         if head is not self._head:
             return  # of a head that was given up; the witness is being asked for the next
         self._signatures.update(signatures)
+        self._settle()
         if self._satisfied():
-            self._quorum.set()
             # Of use when the head is published already; the publisher knows.
             self._late(self.so_far(head))
 
@@ -168,7 +191,7 @@ class Cosigners:
         return {self._names[vkey] for vkey in self._signatures}
 
     def _satisfied(self) -> bool:
-        return self._policy.satisfied_by(self._cosigned_by())
+        return self.policy.satisfied_by(self._cosigned_by())
 
     def so_far(self, head: Head) -> Head:
         """The head last given to `cosign`, its note with the cosignatures there are by now."""
@@ -185,23 +208,26 @@ class _Feeder:
         self,
         url: str,
         cosigner: Cosigner,
-        vkeys: Sequence[VerifierKey],
+        witnesses: Sequence[PolicyWitness],
         reader: Reader,
         *,
         timeout: float,
         cosigned: Callable[[Head, Mapping[VerifierKey, NoteSignature]], None],
+        failed: Callable[[], None],
     ) -> None:
         self._url = url
         self._cosigner = cosigner
-        self._vkeys = vkeys
+        self.names = tuple(witness.name for witness in witnesses)
+        self._vkeys = tuple(witness.vkey for witness in witnesses)
         self._reader = reader
         self._timeout = timeout
         self._report = cosigned
+        self._report_failure = failed
         self._wanted: Head | None = None
         self._wake = asyncio.Event()
         # What the witness is known to have; wrong guesses are healed by its 409.
         self._known_size = 0
-        self._failures = 0
+        self.failures = 0
         self._last_error = ""
         self._last_seconds = 0.0
 
@@ -209,8 +235,8 @@ class _Feeder:
         return CosignerStatus(
             url=self._url,
             cosigned_size=self._known_size,
-            failures=self._failures,
-            away=self._failures >= FAILURES_UNTIL_AWAY,
+            failures=self.failures,
+            away=self.failures >= FAILURES_UNTIL_AWAY,
             last_error=self._last_error,
             last_seconds=self._last_seconds,
         )
@@ -231,16 +257,17 @@ class _Feeder:
                 async with asyncio.timeout(self._timeout):
                     signatures = await self._submit(head)
             except (CosignerError, NoteError, TimeoutError) as error:
-                self._failures += 1
+                self.failures += 1
                 self._last_error = str(error) or f"no answer in {self._timeout:g} s"
-                if self._failures == FAILURES_UNTIL_AWAY:
+                if self.failures == FAILURES_UNTIL_AWAY:
                     _log.warning("witness is away", url=self._url, reason=self._last_error)
+                self._report_failure()
                 self._wake.set()
                 await asyncio.sleep(self._pause())
                 continue
-            if self._failures >= FAILURES_UNTIL_AWAY:
+            if self.failures >= FAILURES_UNTIL_AWAY:
                 _log.info("witness is back", url=self._url)
-            self._failures = 0
+            self.failures = 0
             self._last_seconds = time.monotonic() - started
             self._report(head, signatures)
 
@@ -275,5 +302,5 @@ class _Feeder:
         return known
 
     def _pause(self) -> float:
-        longest = min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(self._failures, 16)))
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(self.failures, 16)))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter, not a secret

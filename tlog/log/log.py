@@ -16,26 +16,25 @@ from tlog.log.config import LogConfig
 from tlog.log.cosigners import Cosigner, Cosigners
 from tlog.log.errors import LogError, OutOfRange, StateRefused
 from tlog.log.head import Head
+from tlog.log.policy import FILE_NAME as POLICY
+from tlog.log.policy import load_policy, policy_of
 from tlog.log.publisher import HeadSigner, Publisher
 from tlog.log.reader import Reader
 from tlog.log.sequencer import Accepted, Sequencer
 from tlog.log.startup import recover
 from tlog.merkle import RightEdge
 from tlog.notes import (
-    MAX_POLICY_SIZE,
     Algorithm,
     Policy,
     Signer,
     TlogProof,
     VerifierKey,
     load_signer,
-    parse_policy,
     save_signer,
 )
 from tlog.store import LogStore, RocksStore
 
 KEYS = "keys"
-POLICY = "policy"
 # Today's witnesses need Ed25519; the specification recommends ML-DSA-44. Both sign every head.
 KEY_FILES = {"ed25519.key": Algorithm.ED25519, "mldsa44.key": Algorithm.MLDSA44}
 
@@ -60,28 +59,37 @@ class Receipt:
 
 
 def create_log(
-    directory: Path, config: LogConfig, *, passphrase: bytes | None = None
+    directory: Path,
+    config: LogConfig,
+    *,
+    passphrase: bytes | None = None,
+    policy: bytes | None = None,
 ) -> tuple[VerifierKey, ...]:
-    """Make a log's directory: its keys, an empty store and, last, `log.toml`.
+    """Make a log's directory: its keys, its policy, an empty store and, last, `log.toml`.
+
+    A policy (c2sp.org/tlog-policy) is given without lines of this log: they are put into it.
 
     Returns:
         The verifier keys, Ed25519 first.
 
     Raises:
-        LogError: the directory holds something already.
+        LogError: the directory holds something already, or the policy cannot be that of this log.
+        NoteError: it is not a policy.
     """
     if directory.exists() and any(directory.iterdir()):
         raise LogError(f"{directory} is not empty: choose a new directory for a new log")
+    signers = [Signer.generate(config.origin, algorithm) for algorithm in KEY_FILES.values()]
+    vkeys = tuple(signer.vkey for signer in signers)
+    complete = None if policy is None else policy_of(policy, vkeys)
     (directory / KEYS).mkdir(parents=True, exist_ok=True)
     (directory / KEYS).chmod(0o700)
-    vkeys = []
-    for file, algorithm in KEY_FILES.items():
-        signer = Signer.generate(config.origin, algorithm)
+    for file, signer in zip(KEY_FILES, signers, strict=True):
         save_signer(directory / KEYS / file, signer, passphrase=passphrase)
-        vkeys.append(signer.vkey)
+    if complete is not None:
+        (directory / POLICY).write_bytes(complete)
     RocksStore.create(directory).close()
     config.save(directory)
-    return tuple(vkeys)
+    return vkeys
 
 
 def load_signers(
@@ -103,19 +111,6 @@ def load_signers(
                 f"{config.origin!r}"
             )
     return signers
-
-
-def load_policy(directory: Path) -> Policy | None:
-    """Read the log's trust policy (c2sp.org/tlog-policy); None when it has none.
-
-    Raises:
-        NoteError: the file is not a policy.
-    """
-    path = directory / POLICY
-    if not path.exists():
-        return None
-    with path.open("rb") as file:
-        return parse_policy(file.read(MAX_POLICY_SIZE + 1))
 
 
 class Log:
@@ -207,11 +202,12 @@ class Log:
         signers = load_signers(directory, config, passphrase=passphrase)
         store = RocksStore.open(directory)
         try:
-            policy = load_policy(directory)
+            policy = load_policy(directory, [signer.vkey for signer in signers])
             log = cls(config, store, signers, clock=clock, policy=policy, connect=connect)
             # A fresh log thus signs a head of size 0 before its first write, and publishes it
             # unless witnesses must cosign it first.
-            if log.cosigners is None:
+            await log.publisher.sign()
+            if policy is None or policy.satisfied_by(()):
                 await log.publisher.publish()
             log.publisher.integrated()
             async with log._running():
@@ -261,6 +257,11 @@ class Log:
         """The latest published head."""
         return self.publisher.published
 
+    @property
+    def tree_size(self) -> int:
+        """Entries of the latest published head; 0 while the first one waits for its quorum."""
+        return 0 if self.publisher.latest is None else self.publisher.latest.size
+
     def published_size(self, size: int) -> int:
         """The tree size a request means: 0 stands for the latest published one.
 
@@ -285,7 +286,14 @@ class Log:
         Raises:
             Unavailable: the log stopped first. The entries are durable all the same.
         """
-        indices = await self.submit(entries)
+        return await self.receipts(await self.submit(entries))
+
+    async def receipts(self, indices: Sequence[int]) -> list[Receipt]:
+        """Wait until a published head includes these durable entries.
+
+        Raises:
+            Unavailable: the log stopped first.
+        """
         head = await self.publisher.wait_for(max(indices) + 1)
         return [
             Receipt(index, self.reader.inclusion_proof(index, head.size), head) for index in indices

@@ -120,6 +120,9 @@ class Witnessing(Protocol):
     def so_far(self, head: Head) -> Head:
         """The head with the cosignatures that there are by now."""
 
+    def close(self) -> None:
+        """From now on, wait for no quorum that is known to be away."""
+
 
 class Publisher:
     """Publishes heads, at most one in each interval, and tells whoever waits for one.
@@ -133,6 +136,11 @@ class Publisher:
         published: the last published head, None for a log that never published one.
         witnessing: how a head becomes cosigned; None publishes what is signed.
         refresh_interval: seconds after which an unchanged head is cosigned anew.
+
+    Attributes:
+        latest: the latest published head, None while the first one waits for its quorum.
+        refusal: why the newest head is not published, or its cosignatures are not renewed; empty
+            when they are.
     """
 
     def __init__(
@@ -149,12 +157,15 @@ class Publisher:
     ) -> None:
         self._store = store
         self._witnessing = witnessing
-        self._refresh_interval = refresh_interval if witnessing is not None else None
+        self._refresh_interval = refresh_interval
+        # On the loop's clock. A log that starts asks at once: its witnesses may have changed.
+        self._cosigned_at = -refresh_interval
         self._sequencer = sequencer
         self._signer = signer
         self._executor = executor
         self._interval = interval
-        self._published = published
+        self.latest = published
+        self.refusal = ""
         self._next: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wake = asyncio.Event()
         self._closed = asyncio.Event()
@@ -162,9 +173,9 @@ class Publisher:
     @property
     def published(self) -> Head:
         """The latest published head: the only one that may be shown to anybody."""
-        if self._published is None:
+        if self.latest is None:
             raise Unavailable("nothing is published yet: the first head waits for its quorum")
-        return self._published
+        return self.latest
 
     def integrated(self) -> None:
         """The tree has grown."""
@@ -176,9 +187,9 @@ class Publisher:
         Raises:
             Unavailable: the log shuts down before that.
         """
-        while self._published is None or self._published.size < size:
+        while self.latest is None or self.latest.size < size:
             await asyncio.shield(self._next)
-        return self._published
+        return self.latest
 
     async def run(self) -> None:
         """Publish whenever the tree has grown, until closed and up to date.
@@ -198,7 +209,9 @@ class Publisher:
                         # The sequencer wakes this task again when the store is proven.
                         self._sequencer.halt(error)
                     except NoQuorum as error:
-                        _log.warning("not published", reason=str(error))
+                        if not self.refusal:
+                            _log.warning("waiting for a quorum", reason=str(error))
+                        self.refusal = str(error)
                         self._wake.set()
                 if closing:
                     return
@@ -209,8 +222,9 @@ class Publisher:
 
     async def _work(self) -> Callable[[], Awaitable[None]]:
         """Wait until there is something to publish, or cosignatures have grown old."""
+        due = self._cosigned_at + self._refresh_interval
         try:
-            async with asyncio.timeout(self._refresh_interval):
+            async with asyncio.timeout_at(None if self._witnessing is None else due):
                 await self._wake.wait()
         except TimeoutError:
             return self.refresh
@@ -220,6 +234,8 @@ class Publisher:
     def close(self) -> None:
         """Publish what is durable, release whoever still waits, and let `run` return."""
         self._closed.set()
+        if self._witnessing is not None:
+            self._witnessing.close()
         self._wake.set()
 
     async def _pause(self, seconds: float) -> None:
@@ -236,15 +252,24 @@ class Publisher:
             NoQuorum: too few witnesses cosigned. Nothing new was shown.
         """
         edge = self._sequencer.edge
-        if self._published is not None and edge.size == self._published.size:
+        if self.latest is not None and edge.size == self.latest.size:
             return
+        await self._cosign_and_show(await self.sign())
+        waiting, self._next = self._next, asyncio.get_running_loop().create_future()
+        waiting.set_result(None)
+
+    async def sign(self) -> Head:
+        """Sign the durable tree and make the head durable, unless that is done already.
+
+        Raises:
+            StateRefused, StoreError: see `HeadSigner.sign`.
+        """
+        edge = self._sequencer.edge
         head = self._signer.signed
         if head is None or head.size != edge.size:
             head = self._signer.sign(edge)
             await self._blocking(self._signer.persist, head)
-        await self._cosign_and_show(head)
-        waiting, self._next = self._next, asyncio.get_running_loop().create_future()
-        waiting.set_result(None)
+        return head
 
     async def refresh(self) -> None:
         """Collect new cosignatures for the published head, so that their times stay fresh."""
@@ -253,8 +278,8 @@ class Publisher:
 
     def amend(self, head: Head) -> None:
         """Show cosignatures that came after the quorum, if their head is still the current one."""
-        if self._published is not None and head.checkpoint == self._published.checkpoint:
-            self._published = head
+        if self.latest is not None and head.checkpoint == self.latest.checkpoint:
+            self._shown(head)
             if not self._sequencer.halted:
                 self._store.put_state({PUBLISHED: head.note})
 
@@ -262,6 +287,7 @@ class Publisher:
         if self._witnessing is None:
             await self._show(signed)
             return
+        self._cosigned_at = asyncio.get_running_loop().time()
         await self._show(await self._witnessing.cosign(signed))
         # A cosignature that came while the head was persisted found it not yet published.
         self.amend(self._witnessing.so_far(signed))
@@ -269,8 +295,13 @@ class Publisher:
     async def _show(self, head: Head) -> None:
         self._store.put_state({PUBLISHED: head.note})
         await self._blocking(self._store.sync)
-        self._published = head
-        _log.debug("published", size=head.size)
+        self._shown(head)
+
+    def _shown(self, head: Head) -> None:
+        self.latest = head
+        if self.refusal:
+            _log.info("a quorum has cosigned", size=head.size)
+            self.refusal = ""
 
     async def _blocking(self, call: Callable[..., None], *arguments: Any) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)

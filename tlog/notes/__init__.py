@@ -33,7 +33,7 @@ from tlog.notes.note import (
     parse_note,
     parse_signatures,
 )
-from tlog.notes.policy import MAX_POLICY_SIZE, Policy, Verdict, parse_policy
+from tlog.notes.policy import MAX_POLICY_SIZE, Policy, PolicyWitness, Verdict, parse_policy
 from tlog.notes.proof import (
     TlogProof,
     check_inclusion,
@@ -52,6 +52,7 @@ __all__ = [
     "NoteError",
     "NoteSignature",
     "Policy",
+    "PolicyWitness",
     "SignedCheckpoint",
     "Signer",
     "Subtree",

@@ -42,6 +42,7 @@ class LogService:
         self._logs = logs
         self._max_wait = max_wait
         self._endless: set[asyncio.Task[Any]] = set()
+        self._unpublished: dict[asyncio.Task[Any], Log] = {}
         self._draining = False
 
     def drain(self) -> None:
@@ -49,6 +50,9 @@ class LogService:
         self._draining = True
         for task in self._endless:
             task.cancel()
+        for task, log in self._unpublished.items():
+            if log.publisher.refusal:
+                task.cancel()
 
     # ---- appending ----
 
@@ -81,12 +85,30 @@ class LogService:
     async def _published(self, log: Log, entries: Sequence[bytes]) -> list[Receipt]:
         try:
             async with asyncio.timeout(self._max_wait):
-                return await log.append_published(entries)
+                indices = await log.submit(entries)
+                return await self._receipts(log, indices)
         except TimeoutError:
             raise TimeoutError(
                 f"no published checkpoint includes the entries after {self._max_wait:g} s: they "
                 "are durable; ask for their proofs by leaf hash later"
             ) from None
+
+    async def _receipts(self, log: Log, indices: Sequence[int]) -> list[Receipt]:
+        """Wait for publication, but beyond `drain` only when a quorum is there to come."""
+        task = asyncio.create_task(log.receipts(indices))
+        self._unpublished[task] = log
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not self._draining:
+                raise
+            raise ShuttingDown(
+                "the server is shutting down before a quorum has cosigned the entries: they are "
+                "durable; ask for their proofs by leaf hash later"
+            ) from None
+        finally:
+            del self._unpublished[task]
+            task.cancel()
 
     async def AppendStream(
         self, requests: AsyncIterator[pb.AppendStreamRequest], context: Context
@@ -186,7 +208,7 @@ class LogService:
                     name=log.name,
                     origin=log.origin,
                     vkeys=[str(vkey) for vkey in log.vkeys],
-                    tree_size=log.published.size,
+                    tree_size=log.tree_size,
                 )
                 for log in self._logs
             ]

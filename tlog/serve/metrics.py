@@ -58,10 +58,12 @@ def _integrated(log: Log) -> float:
 
 
 def _published(log: Log) -> float:
-    return log.published.size
+    return log.tree_size
 
 
 def _published_at(log: Log) -> float:
+    if log.publisher.latest is None:
+        return 0
     # The ML-DSA-44 signature carries the time; a scrape can afford to read it from the note.
     signed_by = open_checkpoint(log.published.note, log.vkeys).signed_by
     return next(time or 0 for vkey, time in signed_by if vkey.algorithm is Algorithm.MLDSA44)
