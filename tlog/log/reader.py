@@ -18,6 +18,7 @@ from tlog.merkle import (
     bundle_entry,
     consistency_proof,
     inclusion_proof,
+    inclusion_ranges,
     split_bundle,
     subtree_consistency_proof,
 )
@@ -32,6 +33,7 @@ class Reader:
         cache = TileCache(self.tile)
         # Nearly all requests are for the latest sizes; a reader keeps what its size has in common.
         self._nodes = lru_cache(maxsize=64)(partial(TileNodeReader, cache))
+        self._above = lru_cache(maxsize=4096)(self._path_above)
 
     def tile(self, tile: Tile) -> bytes:
         """The hashes of a tile, `tile.width` times 32 bytes (or fewer if fewer are stored).
@@ -48,7 +50,19 @@ class Reader:
             OutOfRange: the tree of that size has no such entry.
         """
         _check_index(index, size)
-        return inclusion_proof(index, size, self._nodes(size))
+        tile, offset = divmod(index, TILE_WIDTH)
+        if (tile + 1) * TILE_WIDTH > size:
+            return inclusion_proof(index, size, self._nodes(size))
+        # The entries of a full tile share the path above it: most of the proof in a large tree.
+        start = index - offset
+        below = [
+            (start + begin, start + end) for begin, end in inclusion_ranges(offset, TILE_WIDTH)
+        ]
+        return self._nodes(size).range_hashes(below) + self._above(tile, size)
+
+    def _path_above(self, tile: int, size: int) -> list[bytes]:
+        start = tile * TILE_WIDTH
+        return subtree_consistency_proof(start, start + TILE_WIDTH, size, self._nodes(size))
 
     def consistency_proof(self, old_size: int, new_size: int) -> list[bytes]:
         """RFC 6962, section 2.1.2; empty when the old size is 0.
