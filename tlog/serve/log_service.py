@@ -18,6 +18,7 @@ from tlog.log import (
     ShuttingDown,
 )
 from tlog.merkle import HASH_SIZE, TILE_WIDTH
+from tlog.serve.company import Company
 from tlog.serve.handlers import Context
 from tlog.serve.logs import Logs
 from tlog.v1 import log_pb2 as pb
@@ -44,6 +45,7 @@ class LogService:
         self._endless: set[asyncio.Task[Any]] = set()
         self._unpublished: dict[asyncio.Task[Any], Log] = {}
         self._draining = False
+        self._company = Company()
 
     def drain(self) -> None:
         """End the calls that would never end by themselves; others finish what was accepted."""
@@ -219,6 +221,7 @@ class LogService:
     async def GetInclusionProof(
         self, request: pb.GetInclusionProofRequest, context: Context
     ) -> pb.GetInclusionProofResponse:
+        await self._company.gather()
         log = self._logs.get(request.log)
         size = log.published_size(request.tree_size)
         which = request.WhichOneof("entry")
@@ -258,6 +261,7 @@ class LogService:
         )
 
     async def GetEntry(self, request: pb.GetEntryRequest, context: Context) -> pb.GetEntryResponse:
+        await self._company.gather()
         log = self._logs.get(request.log)
         size = log.published_size(request.tree_size)
         hashes = log.reader.inclusion_proof(request.index, size)
