@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tlog.client import AsyncClient, Client, Verifier
+    from tlog.client import AsyncClient, Auditor, Client, Verifier
 
-__all__ = ["AsyncClient", "Client", "Verifier"]
+__all__ = ["AsyncClient", "Auditor", "Client", "Verifier"]
 
 
 def __getattr__(name: str) -> object:

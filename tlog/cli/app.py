@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from tlog.cli.append import append
+from tlog.cli.audit import audit
 from tlog.cli.checkpoint import checkpoint
 from tlog.cli.completion import completion
 from tlog.cli.entries import entries
@@ -58,7 +59,19 @@ def cli() -> None:
     """See HELP."""
 
 
-for _verb in (init, serve, append, checkpoint, prove, verify, entries, logs, fsck, completion):
+for _verb in (
+    init,
+    serve,
+    append,
+    checkpoint,
+    prove,
+    verify,
+    entries,
+    logs,
+    audit,
+    fsck,
+    completion,
+):
     cli.add_command(_verb)
 
 

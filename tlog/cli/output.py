@@ -5,9 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import click
+
+
+class Bar(Protocol):
+    """Is told how much is done by now, and of how much, if that was not known before."""
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """Show it."""
 
 
 class Output:
@@ -36,13 +44,10 @@ class Output:
             click.echo(text, err=True)
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        """Show a bar while something takes long, on a terminal only.
-
-        Gives a function to be told how much is done by now.
-        """
+    def progress(self, what: str, total: int | None = None) -> Iterator[Bar]:
+        """Show a bar while something takes long, on a terminal only."""
         if self.as_json or not sys.stderr.isatty():
-            yield lambda done: None
+            yield lambda done, total=None: None
             return
         from rich.console import Console
         from rich.progress import (
@@ -64,4 +69,4 @@ class Output:
             transient=True,
         ) as bar:
             task = bar.add_task(what, total=total)
-            yield lambda done: bar.update(task, completed=done)
+            yield lambda done, total=None: bar.update(task, completed=done, total=total)

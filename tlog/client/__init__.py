@@ -4,10 +4,12 @@
 pure; `Verifier` applies them where there is no connection; `heads` follows a log from head to head,
 and `state` remembers the last one between runs; `transport` knows gRPC, its deadlines and retries;
 `batcher` makes many single appends fast. An answer that breaks a rule raises `VerificationError`,
-and nothing of it is remembered.
+and nothing of it is remembered. `Auditor` holds a whole log against its head (`walk`, `opinion`)
+and its past (`progress`).
 """
 
 from tlog.client.aio import AsyncClient
+from tlog.client.auditor import Audit, Auditor
 from tlog.client.batcher import Batcher
 from tlog.client.errors import (
     ClientError,
@@ -19,6 +21,7 @@ from tlog.client.errors import (
     VerificationError,
     Violation,
 )
+from tlog.client.progress import AuditFile, AuditState, MemoryAudit, Progress
 from tlog.client.state import FileState, MemoryState, Record, State, default_path
 from tlog.client.sync import Client, SyncBatcher
 from tlog.client.values import Appended, LogInfo, Wait
@@ -28,6 +31,10 @@ from tlog.client.verifier import Receipt, Verifier
 __all__ = [
     "Appended",
     "AsyncClient",
+    "Audit",
+    "AuditFile",
+    "AuditState",
+    "Auditor",
     "Batcher",
     "Client",
     "ClientError",
@@ -35,7 +42,9 @@ __all__ = [
     "Head",
     "Inclusion",
     "LogInfo",
+    "MemoryAudit",
     "MemoryState",
+    "Progress",
     "Receipt",
     "Record",
     "Refused",

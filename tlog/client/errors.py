@@ -19,12 +19,18 @@ Check = Literal[
     "consistency",
     "inclusion",
     "bundle",
+    "tile",
+    "missing",
+    "root",
+    "opinion",
 ]
 """Which rule an answer broke. message: not the message it should be. echo: an answer to another
 question. signature: not a checkpoint signed by the pinned keys. quorum: too few
 witnesses cosigned it. fork: two heads of one size.
 rollback: a head from before the last seen one, not proven to be its past. consistency, inclusion:
-the proof does not hold. bundle: entries missing, repeated, out of order, or not in the tree."""
+the proof does not hold. bundle: entries missing, repeated, out of order, or not in the tree. tile:
+it is not what the entries give. missing: the head requires it, and it is not there. root: the
+entries give another one than the head. opinion: pymerkle disagrees with us."""
 
 
 class ClientError(Exception):

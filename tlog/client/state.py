@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tlog.client.errors import StateError, TrustError, VerificationError
+from tlog.client.files import replace_file
 from tlog.client.verification import Head, open_head, parse_vkeys
 from tlog.notes import VerifierKey
 
@@ -131,22 +131,7 @@ class FileState:
             "vkeys": [str(vkey) for vkey in record.vkeys],
             "head": None if record.head is None else record.head.note.decode(),
         }
-        directory = self._path.parent
-        handle, temporary = tempfile.mkstemp(prefix=self._path.name, dir=directory)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(fields, file, indent=1, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self._path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        entry = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(entry)
-        finally:
-            os.close(entry)
+        replace_file(self._path, json.dumps(fields, indent=1, ensure_ascii=False).encode())
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -84,7 +84,7 @@ def recover(store: LogStore, vkeys: Sequence[VerifierKey]) -> Recovered:
 
 
 def read_head(note: bytes | None, vkeys: Sequence[VerifierKey], name: str) -> Head | None:
-    """Parse a stored head and verify the log's own signatures on it.
+    """Parse a stored head and verify the log's own signatures on it, all of them.
 
     Raises:
         StateRefused: it is not a checkpoint of this log.
@@ -92,9 +92,14 @@ def read_head(note: bytes | None, vkeys: Sequence[VerifierKey], name: str) -> He
     if note is None:
         return None
     try:
-        return Head(open_checkpoint(note, vkeys, origin=vkeys[0].name).checkpoint, note)
+        verified = open_checkpoint(note, vkeys, origin=vkeys[0].name)
     except NoteError as error:
         raise StateRefused(f"{name} is not a checkpoint signed by this log: {error}") from None
+    # A flipped bit in a signature's name makes it one of somebody else.
+    signed_by = {vkey for vkey, _ in verified.signed_by}
+    if missing := [vkey.label for vkey in vkeys if vkey not in signed_by]:
+        raise StateRefused(f"{name} has no signature of {' and '.join(missing)}: it is damaged")
+    return Head(verified.checkpoint, note)
 
 
 def _check_root(store: LogStore, head: Head, name: str) -> None:

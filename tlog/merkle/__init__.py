@@ -3,8 +3,9 @@
 hashing: leaf and node hashes, singly and in batches. tree: compact ranges, and the right edge
 that appends extend. tiles: the geometry, paths and entry bundles of tlog-tiles. proofs: the
 ranges and hashes of inclusion, consistency and subtree consistency proofs, from any NodeReader;
-reader: the one over tiles. verify: what believes none of the above. Whoever appends needs
-RightEdge; whoever proves needs TileNodeReader; whoever checks needs verify alone.
+reader: the one over tiles. source: the port to a log kept elsewhere. verify: what believes none
+of the above. Whoever appends needs RightEdge; whoever proves needs TileNodeReader; whoever checks
+needs verify alone.
 """
 
 from tlog.merkle.errors import MerkleError, ProofError
@@ -28,7 +29,8 @@ from tlog.merkle.proofs import (
     subtree_consistency_proof,
     subtree_consistency_ranges,
 )
-from tlog.merkle.reader import TileCache, TileNodeReader
+from tlog.merkle.reader import TileCache, TileNodeReader, consistency_tiles
+from tlog.merkle.source import SourceDamaged, SourceError, SourceMissing, TileSource
 from tlog.merkle.tiles import (
     MAX_ENTRY_SIZE,
     MAX_TREE_SIZE,
@@ -68,12 +70,17 @@ __all__ = [
     "NodeReader",
     "ProofError",
     "RightEdge",
+    "SourceDamaged",
+    "SourceError",
+    "SourceMissing",
     "Tile",
     "TileCache",
     "TileNodeReader",
+    "TileSource",
     "bundle_entry",
     "consistency_proof",
     "consistency_ranges",
+    "consistency_tiles",
     "decompose",
     "encode_bundle",
     "entries_path",

@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 
 from tlog.merkle.errors import MerkleError, ProofError
 from tlog.merkle.hashing import HASH_SIZE, join_peaks
-from tlog.merkle.proofs import Range, is_subtree
+from tlog.merkle.proofs import Range, consistency_proof, is_subtree
 from tlog.merkle.tiles import (
     MAX_TREE_SIZE,
     TILE_HEIGHT,
@@ -127,3 +127,21 @@ class TileNodeReader:
         if end == self.size:
             self._ragged[begin] = ragged_hash
         return ragged_hash
+
+
+def consistency_tiles(old_size: int, new_size: int) -> list[Tile]:
+    """Which tiles of the tree of `new_size` the consistency proof of two sizes is read from.
+
+    For whoever has to fetch them first. It depends on the sizes alone.
+
+    Raises:
+        MerkleError: not 0 <= old_size <= new_size < 2**63.
+    """
+    needed: list[Tile] = []
+
+    def note_down(tile: Tile) -> bytes:
+        needed.append(tile)
+        return bytes(tile.width * HASH_SIZE)
+
+    consistency_proof(old_size, new_size, TileNodeReader(TileCache(note_down), new_size))
+    return needed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import grpc
@@ -80,9 +81,31 @@ class GrpcPeer:
         """
         if (call := self._calls.get(method)) is None:
             call = self._calls[method] = self._channel.unary_unary(f"/{self._service}/{method}")
+        with self._errors(kind):
+            return kind.FromString(await call(request.SerializeToString(), timeout=CALL_SECONDS))
+
+    async def first(self, method: str, request: Message, kind: type[M]) -> M:
+        """Call a method that answers with a stream, and read its first message only.
+
+        Raises:
+            RemoteRefusal, RemoteError: as `call`; or the stream is empty.
+        """
+        if (make := self._calls.get(method)) is None:
+            make = self._calls[method] = self._channel.unary_stream(f"/{self._service}/{method}")
+        call = make(request.SerializeToString(), timeout=CALL_SECONDS)
         try:
-            data = await call(request.SerializeToString(), timeout=CALL_SECONDS)
-            return kind.FromString(data)
+            with self._errors(kind):
+                data = await call.read()
+                if not isinstance(data, bytes):
+                    raise RemoteError(f"{self._target}: {method} answers nothing")
+                return kind.FromString(data)
+        finally:
+            call.cancel()
+
+    @contextlib.contextmanager
+    def _errors(self, kind: type[M]) -> Iterator[None]:
+        try:
+            yield
         except grpc.aio.AioRpcError as error:
             said = first_line((error.details() or "").encode())
             raise RemoteRefusal(

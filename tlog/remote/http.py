@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from tlog.merkle.source import SourceError
 from tlog.notes.codec import shown
 
 CONNECT_SECONDS = 5.0
@@ -16,7 +17,7 @@ MAX_CONNECTIONS = 8
 KEEP_ALIVE_SECONDS = 60.0
 
 
-class RemoteError(Exception):
+class RemoteError(SourceError):
     """Somebody who was asked gave no usable answer. The message says why, in one line."""
 
 

@@ -1,0 +1,237 @@
+"""One walk through the entries of a log: hash them, build their tiles, compare with those served.
+
+Memory does not grow with the log. At most `WINDOW` bundles are in flight, of at most 16 MiB each
+(256 entries of 65,535 bytes; of 256 bytes they have 64 KiB), and the leaf hashes of `BATCH`. Of the
+tree there is the right edge and its double by pymerkle, 255 hashes for each of four levels at 100
+million entries. While a bundle is read its pieces are joined, and while it is taken apart it is
+there a second time: 2 * 16 * 16 MiB + 2 * 16 MiB + 128 KiB + 64 KiB is 544 MiB at the very most,
+beside the 70 of the interpreter; and 4 MiB with entries of 256 bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import TypeVar
+
+from tlog.client.errors import Check, Unreachable, VerificationError, printable
+from tlog.client.opinion import SecondOpinion
+from tlog.client.verification import Head
+from tlog.merkle import (
+    HASH_SIZE,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    MerkleError,
+    RightEdge,
+    SourceDamaged,
+    SourceError,
+    SourceMissing,
+    Tile,
+    TileSource,
+    entries_path,
+    leaf_hashes,
+    split_bundle,
+)
+
+WINDOW = 16
+# Bundles that are put into the tree at once: hashing side by side is faster.
+BATCH = 16
+SAVE_SECONDS = 2.0
+# Before each further attempt at something that could not be read.
+PAUSES = (0.1, 0.5, 2.0)
+
+T = TypeVar("T")
+
+
+async def patiently(check: Check, ask: Callable[[], Awaitable[T]]) -> T:
+    """Read something that a signed head requires. Asked again while the source is away.
+
+    Raises:
+        VerificationError: it is not there, or not what it should be.
+        Unreachable: it cannot be read.
+    """
+    pauses = iter(PAUSES)
+    while True:
+        try:
+            return await ask()
+        except SourceMissing as error:
+            raise VerificationError("missing", printable(str(error))) from None
+        except SourceDamaged as error:
+            raise VerificationError(check, printable(str(error))) from None
+        except SourceError as error:
+            if (pause := next(pauses, None)) is None:
+                raise Unreachable(printable(str(error))) from None
+        await asyncio.sleep(pause)
+
+
+class Walk:
+    """Hashes the entries of the tree of `head` from `edge` on.
+
+    Args:
+        source: where they are read.
+        head: a verified head.
+        edge: what was hashed before, proven to be the beginning of that tree.
+        save: keeps how far the walk got.
+    """
+
+    def __init__(
+        self, source: TileSource, head: Head, edge: RightEdge, *, save: Callable[[RightEdge], None]
+    ) -> None:
+        self._source = source
+        self._head = head
+        self._save = save
+        # A bundle that was not full is hashed again as a whole, and must begin as it did.
+        self._known = edge.partials[0] if edge.partials else b""
+        begin = edge.size - edge.size % TILE_WIDTH
+        self._edge = RightEdge(begin, (b"", *edge.partials[1:])) if begin else RightEdge()
+        self._opinion = SecondOpinion(self._edge)
+
+    async def run(self, progress: Callable[[int], None]) -> RightEdge:
+        """Walk to the end, telling `progress` the number of entries that are done by now.
+
+        What was done is saved every two seconds, and however else it ends than well.
+
+        Returns:
+            The right edge of the tree of the head.
+
+        Raises:
+            VerificationError: what is wrong, the first in the log first.
+            Unreachable: the source cannot be read.
+        """
+        saved = self._edge.size
+        due = time.monotonic() + SAVE_SECONDS
+        try:
+            async with aclosing(self._batches()) as batches:
+                async for hashes in batches:
+                    await self._grow(hashes)
+                    progress(self._edge.size)
+                    if time.monotonic() >= due and self._edge.size < self._head.size:
+                        self._opinion.check(self._edge)
+                        self._save(self._edge)
+                        saved = self._edge.size
+                        due = time.monotonic() + SAVE_SECONDS
+            await self._finish()
+        except BaseException:
+            if saved < self._edge.size < self._head.size:
+                self._save(self._edge)
+            raise
+        return self._edge
+
+    async def _finish(self) -> None:
+        edge, head = self._edge, self._head
+        for level, partial in enumerate(edge.partials):
+            if level and partial:
+                index = edge.size >> TILE_HEIGHT * (level + 1)
+                await self._compare(Tile(level, index, len(partial) // HASH_SIZE), partial)
+        self._opinion.check(edge)
+        if edge.root() != head.root_hash:
+            raise VerificationError(
+                "root",
+                f"the {head.size} entries have the root hash {edge.root().hex()}, but the log "
+                f"signed {head.root_hash.hex()}",
+            )
+
+    async def _batches(self) -> AsyncGenerator[bytes, None]:
+        """The leaf hashes of a few bundles at a time, each held against its tile."""
+        batch: list[bytes] = []
+        async with aclosing(self._downloads()) as downloads:
+            async for index, bundle, tile in downloads:
+                batch.append(self._leaves(index, bundle, tile))
+                if len(batch) == BATCH:
+                    yield b"".join(batch)
+                    batch.clear()
+        if batch:
+            yield b"".join(batch)
+
+    async def _downloads(self) -> AsyncGenerator[tuple[int, bytes, bytes | None], None]:
+        """The bundles with their tiles, in order; the next few are on their way meanwhile."""
+        indices = iter(range(self._edge.size // TILE_WIDTH, -(-self._head.size // TILE_WIDTH)))
+        pending: deque[asyncio.Task[tuple[int, bytes, bytes | None]]] = deque()
+        try:
+            for index in itertools.islice(indices, WINDOW):
+                pending.append(asyncio.create_task(self._download(index)))
+            while pending:
+                # Stays listed until it is done: whatever interrupts must find it.
+                yield await pending[0]
+                pending.popleft()
+                if (following := next(indices, None)) is not None:
+                    pending.append(asyncio.create_task(self._download(following)))
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _download(self, index: int) -> tuple[int, bytes, bytes | None]:
+        width = self._width(index)
+        tile = None
+        if self._source.serves_tiles:
+            tile = await patiently("tile", lambda: self._source.tile(Tile(0, index, width)))
+        bundle = await patiently("bundle", lambda: self._source.bundle(index, width))
+        return index, bundle, tile
+
+    def _leaves(self, index: int, bundle: bytes, tile: bytes | None) -> bytes:
+        """The leaf hashes of a bundle, which has all its entries and fits its tile."""
+        start, width = index * TILE_WIDTH, self._width(index)
+        path = entries_path(index, width)
+        try:
+            entries = split_bundle(bundle)
+        except MerkleError as error:
+            raise VerificationError("bundle", f"{path}, from entry {start} on: {error}") from None
+        if len(entries) != width:
+            raise VerificationError(
+                "bundle",
+                f"{path}, from entry {start} on: it has {len(entries)} entries, but must have "
+                f"{width} in a tree of {self._head.size}",
+            )
+        hashes = leaf_hashes(entries)
+        if start == self._edge.size and not hashes.startswith(self._known):
+            entry = start + _first_difference(hashes, self._known)
+            raise VerificationError(
+                "consistency", f"entry {entry} in {path} is not the one that was audited before"
+            )
+        if tile is not None and tile != hashes:
+            leaf = Tile(0, index, width).path
+            if len(tile) != len(hashes):
+                raise VerificationError(
+                    "tile", f"{leaf} has {len(tile)} bytes, but must have {len(hashes)}"
+                )
+            entry = start + _first_difference(hashes, tile)
+            raise VerificationError(
+                "tile", f"entry {entry} in {path} does not hash to its leaf in {leaf}"
+            )
+        return hashes
+
+    async def _grow(self, hashes: bytes) -> None:
+        """Put leaf hashes into the tree; the tiles that are full by that are compared."""
+        edge, tiles = self._edge.extend(hashes)
+        self._opinion.extend(hashes)
+        for tile, data in tiles:
+            if tile.level and tile.width == TILE_WIDTH:
+                await self._compare(tile, data)
+        self._edge = edge
+
+    async def _compare(self, tile: Tile, data: bytes) -> None:
+        if not self._source.serves_tiles:
+            return
+        served = await patiently("tile", lambda: self._source.tile(tile))
+        if served != data:
+            number = _first_difference(data, served)
+            raise VerificationError(
+                "tile", f"{tile.path} is not what the entries give: see its hash {number}"
+            )
+
+    def _width(self, index: int) -> int:
+        return min(TILE_WIDTH, self._head.size - index * TILE_WIDTH)
+
+
+def _first_difference(first: bytes, second: bytes) -> int:
+    """Which hash of two different rows is the first that differs."""
+    shared = min(len(first), len(second))
+    for start in range(0, shared, HASH_SIZE):
+        if first[start : start + HASH_SIZE] != second[start : start + HASH_SIZE]:
+            return start // HASH_SIZE
+    return shared // HASH_SIZE
