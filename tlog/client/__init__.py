@@ -23,6 +23,7 @@ from tlog.client.errors import (
 )
 from tlog.client.progress import AuditFile, AuditState, MemoryAudit, Progress
 from tlog.client.state import FileState, MemoryState, Record, State, default_path
+from tlog.client.status import LogStatus, WitnessStatus
 from tlog.client.sync import Client, SyncBatcher
 from tlog.client.values import Appended, LogInfo, Wait
 from tlog.client.verification import Head, Inclusion
@@ -42,6 +43,7 @@ __all__ = [
     "Head",
     "Inclusion",
     "LogInfo",
+    "LogStatus",
     "MemoryAudit",
     "MemoryState",
     "Progress",
@@ -58,5 +60,6 @@ __all__ = [
     "Verifier",
     "Violation",
     "Wait",
+    "WitnessStatus",
     "default_path",
 ]

@@ -14,6 +14,7 @@ from tlog.client.batcher import Batcher, Limits, Send
 from tlog.client.errors import Refused, Unreachable, VerificationError, invalid, printable
 from tlog.client.session import Session, wire, wire_size
 from tlog.client.state import FileState, State, default_path
+from tlog.client.status import LogStatus, read_status
 from tlog.client.stream import AppendSession, Source, acknowledge, append_session
 from tlog.client.transport import Backoff
 from tlog.client.values import Appended, LogInfo, Wait
@@ -372,3 +373,10 @@ class AsyncClient:
             )
             for log in answer.logs
         ]
+
+    async def log_status(self) -> LogStatus:
+        """How the log does, as its server says: for its operator, and not verified."""
+        answer = await self._session.transport.read(
+            "GetLogStatus", pb.GetLogStatusRequest(log=self._log), pb.GetLogStatusResponse
+        )
+        return read_status(answer)

@@ -17,6 +17,7 @@ from tlog.client.aio import AsyncClient
 from tlog.client.batcher import Item, Limits, Pump, Send
 from tlog.client.errors import ClientError
 from tlog.client.state import State
+from tlog.client.status import LogStatus
 from tlog.client.stream import MESSAGE_BYTES, MESSAGE_ENTRIES
 from tlog.client.values import Appended, LogInfo, Wait
 from tlog.client.verification import Head, Inclusion, check_entry
@@ -208,6 +209,10 @@ class Client:
     def list_logs(self) -> list[LogInfo]:
         """See `AsyncClient.list_logs`."""
         return self._thread.run(self._client.list_logs())
+
+    def log_status(self) -> LogStatus:
+        """See `AsyncClient.log_status`."""
+        return self._thread.run(self._client.log_status())
 
     def _iterate(self, source: AsyncGenerator[T, None]) -> Iterator[T]:
         """Give what an asynchronous generator gives; it runs no further than is asked for."""

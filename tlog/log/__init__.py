@@ -6,6 +6,7 @@ translate. The rules that keep a log append-only live in `publisher.HeadSigner` 
 """
 
 from tlog.log.config import LogConfig
+from tlog.log.cosigners import CosignerStatus
 from tlog.log.errors import (
     EntryNotFound,
     InvalidRequest,
@@ -25,6 +26,7 @@ from tlog.log.sequencer import Accepted
 __all__ = [
     "Accepted",
     "Connect",
+    "CosignerStatus",
     "EntryNotFound",
     "FsckReport",
     "Head",

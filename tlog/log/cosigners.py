@@ -26,9 +26,12 @@ from tlog.notes import (
     Policy,
     PolicyWitness,
     VerifierKey,
+    known_signatures,
+    parse_note,
     parse_signatures,
 )
 from tlog.notes import verify_cosignature as verify
+from tlog.store import StoreError
 
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 10.0
@@ -68,8 +71,19 @@ class Cosigner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CosignerStatus:
-    """How one witness does, for metrics and `tlog log status`."""
+    """How the witness at one URL does, for metrics and `tlog log status`.
 
+    Attributes:
+        names: what the policy calls it, once for each of its keys.
+        url: where it is asked.
+        cosigned_size: tree size of the last head that it cosigned since the log was opened.
+        failures: attempts that failed since then.
+        away: the last few failed, and it is asked less often.
+        last_error: why the last attempt failed; empty when it did not.
+        last_seconds: how long the last cosignature took; 0 before the first one.
+    """
+
+    names: tuple[str, ...]
     url: str
     cosigned_size: int
     failures: int
@@ -85,6 +99,7 @@ class Cosigners:
         policy: whose quorum decides.
         cosigners: how to reach the witnesses, by the URL in the policy.
         reader: gives the consistency proofs.
+        published: the head that is shown by now; its cosignatures are kept until newer ones come.
         timeout: seconds a witness may take to answer, and all of them to make a quorum.
         fail_open: publish without a quorum rather than not at all. Off, unless an operator insists.
         late: called with the head and all its cosignatures when one came after the quorum.
@@ -96,6 +111,7 @@ class Cosigners:
         cosigners: Mapping[str, Cosigner],
         reader: Reader,
         *,
+        published: Head | None,
         timeout: float,
         fail_open: bool,
         late: Callable[[Head], None],
@@ -105,8 +121,10 @@ class Cosigners:
         self.fail_open = fail_open
         self._late = late
         self._names = {witness.vkey: witness.name for witness in policy.witnesses}
-        self._head: Head | None = None
+        self._head = published
+        # What was collected for the head, and for the same tree before it was submitted again.
         self._signatures: dict[VerifierKey, NoteSignature] = {}
+        self._earlier = {} if published is None else _cosignatures(published, list(self._names))
         self._closing = False
         # The quorum is there, or nothing is to be waited for.
         self._settled = asyncio.Event()
@@ -136,7 +154,8 @@ class Cosigners:
     async def cosign(self, head: Head) -> Head:
         """Submit a head to all witnesses and wait for the quorum.
 
-        Asked again for the same head, it goes on where it was.
+        Asked again for the same head, it goes on where it was. A head that only equals it is
+        cosigned anew, and new cosignatures make the quorum.
 
         Returns:
             The head, its note with the cosignatures that there are when the quorum is met.
@@ -145,6 +164,8 @@ class Cosigners:
             NoQuorum: it was not met in time.
         """
         if head is not self._head:
+            again = self._head is not None and self._head.checkpoint == head.checkpoint
+            self._earlier = {**self._earlier, **self._signatures} if again else {}
             self._head, self._signatures = head, {}
             self._settled.clear()
             for feeder in self._feeders:
@@ -167,7 +188,7 @@ class Cosigners:
 
     def _within_reach(self) -> bool:
         answering = {
-            name for feeder in self._feeders if not feeder.failures for name in feeder.names
+            name for feeder in self._feeders if not feeder.failed_in_a_row for name in feeder.names
         }
         return self.policy.satisfied_by(self._cosigned_by() | answering)
 
@@ -195,9 +216,8 @@ class Cosigners:
 
     def so_far(self, head: Head) -> Head:
         """The head last given to `cosign`, its note with the cosignatures there are by now."""
-        lines = [
-            self._signatures[vkey].encode() for vkey in self._names if vkey in self._signatures
-        ]
+        newest = {**self._earlier, **self._signatures}
+        lines = [newest[vkey].encode() for vkey in self._names if vkey in newest]
         return Head(head.checkpoint, head.note + b"".join(lines))
 
 
@@ -227,16 +247,19 @@ class _Feeder:
         self._wake = asyncio.Event()
         # What the witness is known to have; wrong guesses are healed by its 409.
         self._known_size = 0
-        self.failures = 0
+        self._cosigned_size = 0
+        self._failures = 0
+        self.failed_in_a_row = 0
         self._last_error = ""
         self._last_seconds = 0.0
 
     def status(self) -> CosignerStatus:
         return CosignerStatus(
+            names=self.names,
             url=self._url,
-            cosigned_size=self._known_size,
-            failures=self.failures,
-            away=self.failures >= FAILURES_UNTIL_AWAY,
+            cosigned_size=self._cosigned_size,
+            failures=self._failures,
+            away=self.failed_in_a_row >= FAILURES_UNTIL_AWAY,
             last_error=self._last_error,
             last_seconds=self._last_seconds,
         )
@@ -256,18 +279,21 @@ class _Feeder:
             try:
                 async with asyncio.timeout(self._timeout):
                     signatures = await self._submit(head)
-            except (CosignerError, NoteError, TimeoutError) as error:
-                self.failures += 1
+            except (CosignerError, NoteError, StoreError, TimeoutError) as error:
+                self._failures += 1
+                self.failed_in_a_row += 1
                 self._last_error = str(error) or f"no answer in {self._timeout:g} s"
-                if self.failures == FAILURES_UNTIL_AWAY:
+                if self.failed_in_a_row == FAILURES_UNTIL_AWAY:
                     _log.warning("witness is away", url=self._url, reason=self._last_error)
                 self._report_failure()
                 self._wake.set()
                 await asyncio.sleep(self._pause())
                 continue
-            if self.failures >= FAILURES_UNTIL_AWAY:
+            if self.failed_in_a_row >= FAILURES_UNTIL_AWAY:
                 _log.info("witness is back", url=self._url)
-            self.failures = 0
+            self.failed_in_a_row = 0
+            self._last_error = ""
+            self._cosigned_size = head.size
             self._last_seconds = time.monotonic() - started
             self._report(head, signatures)
 
@@ -276,7 +302,7 @@ class _Feeder:
             old_size = self._known_size
             proof = self._reader.consistency_proof(old_size, head.size)
             try:
-                answer = await self._cosigner.add_checkpoint(old_size, proof, head.note)
+                answer = await self._ask(old_size, proof, head.note)
             except CosignerConflict as conflict:
                 if conflict.size > head.size:
                     raise CosignerError(
@@ -289,18 +315,42 @@ class _Feeder:
             return self._verified(head, answer)
         raise CosignerError("the witness keeps changing its mind about the size it has")
 
+    async def _ask(self, old_size: int, proof: Sequence[bytes], note: bytes) -> bytes:
+        try:
+            return await self._cosigner.add_checkpoint(old_size, proof, note)
+        except (CosignerError, TimeoutError):
+            raise
+        except Exception as error:
+            # A stranger's answer must not end the log, whatever it does to the code that reads it.
+            _log.exception("internal error", url=self._url)
+            raise CosignerError(f"internal error: {type(error).__name__}") from error
+
     def _verified(self, head: Head, answer: bytes) -> Mapping[VerifierKey, NoteSignature]:
         # SPEC tlog-witness: "The client MUST ignore any cosignatures from unknown keys."
         known: dict[VerifierKey, NoteSignature] = {}
         for signature in parse_signatures(answer):
             for vkey in self._vkeys:
                 if (signature.name, signature.key_id) == (vkey.name, vkey.key_id):
-                    verify(head.checkpoint, vkey, signature)
+                    # SPEC tlog-witness: "the timestamp MUST NOT be zero."
+                    if not verify(head.checkpoint, vkey, signature):
+                        raise CosignerError(f"{vkey.label} does not say when it cosigned")
                     known[vkey] = signature
         if not known:
             raise CosignerError("the answer has no cosignature of the keys in the policy")
         return known
 
     def _pause(self) -> float:
-        longest = min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(self.failures, 16)))
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(self.failed_in_a_row, 16)))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter, not a secret
+
+
+def _cosignatures(head: Head, vkeys: Sequence[VerifierKey]) -> dict[VerifierKey, NoteSignature]:
+    """The cosignatures by these keys that a stored head came with."""
+    try:
+        known = dict(known_signatures(parse_note(head.note), vkeys))
+        for vkey, signature in known.items():
+            verify(head.checkpoint, vkey, signature)
+    except NoteError as error:
+        _log.warning("the stored cosignatures are not used", reason=str(error))
+        return {}
+    return known

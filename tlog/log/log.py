@@ -150,7 +150,7 @@ class Log:
         )
         self.reader = Reader(store)
         self._signer = HeadSigner(store, self.reader, signers, clock=clock, signed=state.signed)
-        self.cosigners = self._cosigners(policy, connect)
+        self.cosigners = self._cosigners(policy, connect, state.published)
         self.publisher = Publisher(
             store,
             self.sequencer,
@@ -162,7 +162,9 @@ class Log:
             refresh_interval=config.refresh_interval,
         )
 
-    def _cosigners(self, policy: Policy | None, connect: Connect | None) -> Cosigners | None:
+    def _cosigners(
+        self, policy: Policy | None, connect: Connect | None, published: Head | None
+    ) -> Cosigners | None:
         """The witnesses of the policy that have a URL; None when it asks for none."""
         if policy is None or not policy.witnesses:
             return None
@@ -173,6 +175,7 @@ class Log:
             policy,
             {url: connect(url) for url in urls},
             self.reader,
+            published=published,
             timeout=self.config.quorum_timeout,
             fail_open=self.config.fail_open,
             late=lambda head: self.publisher.amend(head),  # noqa: PLW0108 -- made below
@@ -256,6 +259,11 @@ class Log:
     def published(self) -> Head:
         """The latest published head."""
         return self.publisher.published
+
+    @property
+    def signed_size(self) -> int:
+        """Entries of the last head that was signed, published or not."""
+        return 0 if self._signer.signed is None else self._signer.signed.size
 
     @property
     def tree_size(self) -> int:

@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlog.log.errors import LogError
-from tlog.notes import MAX_POLICY_SIZE, NoteError, Policy, VerifierKey, parse_policy
+from tlog.notes import (
+    MAX_POLICY_SIZE,
+    MAX_SIGNATURES,
+    NoteError,
+    Policy,
+    VerifierKey,
+    parse_policy,
+)
 
 FILE_NAME = "policy"
 
@@ -65,6 +72,11 @@ def _check(policy: Policy, vkeys: Sequence[VerifierKey]) -> None:
         raise LogError(
             "the policy does not name this log, so that nobody could verify it with this file. "
             f"Add: {_lines(vkeys)}"
+        )
+    if (count := len(policy.witnesses) + len(vkeys)) > MAX_SIGNATURES:
+        raise LogError(
+            f"{count} keys of the log and its witnesses: a checkpoint holds at most "
+            f"{MAX_SIGNATURES} signatures"
         )
     # SPEC tlog-policy: the URL "is required for operations interacting with the log or witness".
     if not policy.satisfied_by([witness.name for witness in policy.witnesses if witness.url]):

@@ -30,6 +30,7 @@ from tlog.notes.note import (
     MAX_SIGNATURES,
     Note,
     NoteSignature,
+    known_signatures,
     parse_note,
     parse_signatures,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "check_name",
     "cosign",
     "cosign_subtree",
+    "known_signatures",
     "load_signer",
     "open_checkpoint",
     "parse_checkpoint",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from tlog.log import (
     Accepted,
+    CosignerStatus,
     Head,
     InvalidRequest,
     Log,
@@ -20,7 +21,7 @@ from tlog.log import (
 from tlog.merkle import HASH_SIZE, TILE_WIDTH
 from tlog.serve.company import Company
 from tlog.serve.handlers import Context
-from tlog.serve.logs import Logs
+from tlog.serve.logs import Logs, readable
 from tlog.v1 import log_pb2 as pb
 
 # A stream may run this many messages ahead of its acknowledgements; then it is read no further.
@@ -216,6 +217,26 @@ class LogService:
             ]
         )
 
+    async def GetLogStatus(
+        self, request: pb.GetLogStatusRequest, context: Context
+    ) -> pb.GetLogStatusResponse:
+        log = self._logs.get(request.log)
+        refusal = log.sequencer.refusal
+        status = pb.GetLogStatusResponse(
+            name=log.name,
+            origin=log.origin,
+            integrated_size=log.sequencer.edge.size,
+            signed_size=log.signed_size,
+            published_size=log.tree_size,
+            refusal="" if refusal is None else str(refusal),
+            no_quorum=log.publisher.refusal,
+        )
+        if (cosigners := log.cosigners) is not None:
+            status.quorum = readable(cosigners.policy.quorum)
+            status.fail_open = cosigners.fail_open
+            status.witnesses.extend(map(_witness, cosigners.status()))
+        return status
+
     # ---- entries and their proofs ----
 
     async def GetInclusionProof(
@@ -343,6 +364,18 @@ def _checkpoint(head: Head) -> pb.Checkpoint:
         origin=head.checkpoint.origin,
         tree_size=head.size,
         root_hash=head.checkpoint.root_hash,
+    )
+
+
+def _witness(status: CosignerStatus) -> pb.CosignerStatus:
+    return pb.CosignerStatus(
+        names=list(map(readable, status.names)),
+        url=readable(status.url),
+        cosigned_size=status.cosigned_size,
+        failures=status.failures,
+        away=status.away,
+        last_error=readable(status.last_error),
+        last_seconds=status.last_seconds,
     )
 
 

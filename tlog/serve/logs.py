@@ -40,3 +40,8 @@ class Logs:
             known = ", ".join(sorted(self._by_name)[:10])
             what = f"no log is named {name[:80]!r}" if name else "this server holds several logs"
             raise UnknownLog(f"{what}: name one of {known}", field="log") from None
+
+
+def readable(name: str) -> str:
+    """A name of a policy, whose octets need not be UTF-8, as text that can be sent."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tlog.log import Log
+from tlog.log import CosignerStatus, Log
 from tlog.notes import Algorithm, open_checkpoint
-from tlog.serve.logs import Logs
+from tlog.serve.logs import Logs, readable
 
 
 class ServerMetrics(Collector):
@@ -45,12 +45,74 @@ class ServerMetrics(Collector):
             for log in self._logs:
                 gauge.add_metric([log.name], read(log))
             yield gauge
+        yield from self._witnesses()
         counter = CounterMetricFamily(
             "tlog_http_answers", "HTTP requests answered.", labels=["resource", "status"]
         )
         for (kind, status), count in sorted(self._answered.items()):
             counter.add_metric([kind, str(status)], count)
         yield counter
+
+    def _witnesses(self) -> Iterator[Metric]:
+        """What the logs with a policy know of their witnesses."""
+        witnessed = [(log, log.cosigners) for log in self._logs if log.cosigners is not None]
+        waiting = GaugeMetricFamily(
+            "tlog_waiting_for_quorum",
+            "1 while the newest head waits for its quorum.",
+            labels=["log"],
+        )
+        fail_open = GaugeMetricFamily(
+            "tlog_fail_open",
+            "1 when checkpoints are published without their quorum too.",
+            labels=["log"],
+        )
+        for log, cosigners in witnessed:
+            waiting.add_metric([log.name], bool(log.publisher.refusal))
+            fail_open.add_metric([log.name], cosigners.fail_open)
+        yield waiting
+        yield fail_open
+        for family, read in (_COSIGNED, _AWAY, _SECONDS, _FAILURES):
+            metric = family()
+            for log, cosigners in witnessed:
+                for status in cosigners.status():
+                    metric.add_metric([log.name, readable(status.url)], read(status))
+            yield metric
+
+
+_Read = Callable[[CosignerStatus], float]
+_Family = tuple[Callable[[], GaugeMetricFamily | CounterMetricFamily], _Read]
+
+
+def _of_witness(
+    kind: type[GaugeMetricFamily | CounterMetricFamily], name: str, what: str, read: _Read
+) -> _Family:
+    return lambda: kind(f"tlog_witness_{name}", what, labels=["log", "witness"]), read
+
+
+_COSIGNED = _of_witness(
+    GaugeMetricFamily,
+    "cosigned_size",
+    "Entries of the last head that the witness cosigned.",
+    lambda status: status.cosigned_size,
+)
+_AWAY = _of_witness(
+    GaugeMetricFamily,
+    "away",
+    "1 while the witness does not answer as it should.",
+    lambda status: status.away,
+)
+_SECONDS = _of_witness(
+    GaugeMetricFamily,
+    "seconds",
+    "How long the last cosignature of the witness took.",
+    lambda status: status.last_seconds,
+)
+_FAILURES = _of_witness(
+    CounterMetricFamily,
+    "failures",
+    "Submissions to the witness that failed.",
+    lambda status: status.failures,
+)
 
 
 def _integrated(log: Log) -> float:

@@ -820,3 +820,133 @@ class LogInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogInfo: _TypeAlias = LogInfo  # noqa: Y015
+
+@_typing.final
+class GetLogStatusRequest(_message.Message):
+    """GetLogStatusRequest names the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_FIELD_NUMBER: _builtins.int
+    log: _builtins.str
+    """Name of the log; empty when the server holds only one."""
+    def __init__(
+        self,
+        *,
+        log: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLogStatusRequest: _TypeAlias = GetLogStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetLogStatusResponse(_message.Message):
+    """GetLogStatusResponse is for the log's operator; nothing in it is signed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    INTEGRATED_SIZE_FIELD_NUMBER: _builtins.int
+    SIGNED_SIZE_FIELD_NUMBER: _builtins.int
+    PUBLISHED_SIZE_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    NO_QUORUM_FIELD_NUMBER: _builtins.int
+    FAIL_OPEN_FIELD_NUMBER: _builtins.int
+    WITNESSES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """How requests address the log."""
+    origin: _builtins.str
+    """The log's identity, as in its checkpoints."""
+    integrated_size: _builtins.int
+    """Entries that are durable."""
+    signed_size: _builtins.int
+    """Size of the last head that the log signed."""
+    published_size: _builtins.int
+    """Size of the latest published checkpoint; 0 also while the first one waits for its quorum."""
+    refusal: _builtins.str
+    """Why the log takes no entries; empty while it takes them."""
+    quorum: _builtins.str
+    """Name of the quorum in the log's policy; empty when the log has no policy."""
+    no_quorum: _builtins.str
+    """Why the newest head is not published, or its cosignatures are not renewed; empty if they are."""
+    fail_open: _builtins.bool
+    """Checkpoints are published without their quorum too: the witnesses protect nobody."""
+    @_builtins.property
+    def witnesses(self) -> _containers.RepeatedCompositeFieldContainer[Global___CosignerStatus]:
+        """The witnesses that the log asks, in the order of its policy."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        origin: _builtins.str = ...,
+        integrated_size: _builtins.int = ...,
+        signed_size: _builtins.int = ...,
+        published_size: _builtins.int = ...,
+        refusal: _builtins.str = ...,
+        quorum: _builtins.str = ...,
+        no_quorum: _builtins.str = ...,
+        fail_open: _builtins.bool = ...,
+        witnesses: _abc.Iterable[Global___CosignerStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fail_open", b"fail_open", "integrated_size", b"integrated_size", "name", b"name", "no_quorum", b"no_quorum", "origin", b"origin", "published_size", b"published_size", "quorum", b"quorum", "refusal", b"refusal", "signed_size", b"signed_size", "witnesses", b"witnesses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLogStatusResponse: _TypeAlias = GetLogStatusResponse  # noqa: Y015
+
+@_typing.final
+class CosignerStatus(_message.Message):
+    """CosignerStatus describes a witness as one log knows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    COSIGNED_SIZE_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    AWAY_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    LAST_SECONDS_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Where it is asked."""
+    cosigned_size: _builtins.int
+    """Tree size of the last head that it cosigned since the log was opened; 0 if none."""
+    failures: _builtins.int
+    """How many attempts failed since the log was opened."""
+    away: _builtins.bool
+    """The last few attempts failed, and it is asked less often."""
+    last_error: _builtins.str
+    """Why the last attempt failed; empty when it did not."""
+    last_seconds: _builtins.float
+    """How long the last cosignature took."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the policy calls it, once for each of its keys. Octets that are not UTF-8 are escaped."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        url: _builtins.str = ...,
+        cosigned_size: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        away: _builtins.bool = ...,
+        last_error: _builtins.str = ...,
+        last_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["away", b"away", "cosigned_size", b"cosigned_size", "failures", b"failures", "last_error", b"last_error", "last_seconds", b"last_seconds", "names", b"names", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CosignerStatus: _TypeAlias = CosignerStatus  # noqa: Y015

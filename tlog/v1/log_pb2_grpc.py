@@ -94,6 +94,11 @@ class LogServiceStub:
                 request_serializer=tlog_dot_v1_dot_log__pb2.ListLogsRequest.SerializeToString,
                 response_deserializer=tlog_dot_v1_dot_log__pb2.ListLogsResponse.FromString,
                 _registered_method=True)
+        self.GetLogStatus = channel.unary_unary(
+                '/tlog.v1.LogService/GetLogStatus',
+                request_serializer=tlog_dot_v1_dot_log__pb2.GetLogStatusRequest.SerializeToString,
+                response_deserializer=tlog_dot_v1_dot_log__pb2.GetLogStatusResponse.FromString,
+                _registered_method=True)
 
 
 class LogServiceServicer:
@@ -186,6 +191,13 @@ class LogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLogStatus(self, request, context):
+        """GetLogStatus tells how a log does: how far it has come, and how each of its witnesses does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -243,6 +255,11 @@ def add_LogServiceServicer_to_server(servicer, server):
                     servicer.ListLogs,
                     request_deserializer=tlog_dot_v1_dot_log__pb2.ListLogsRequest.FromString,
                     response_serializer=tlog_dot_v1_dot_log__pb2.ListLogsResponse.SerializeToString,
+            ),
+            'GetLogStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogStatus,
+                    request_deserializer=tlog_dot_v1_dot_log__pb2.GetLogStatusRequest.FromString,
+                    response_serializer=tlog_dot_v1_dot_log__pb2.GetLogStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -547,6 +564,33 @@ class LogService:
             '/tlog.v1.LogService/ListLogs',
             tlog_dot_v1_dot_log__pb2.ListLogsRequest.SerializeToString,
             tlog_dot_v1_dot_log__pb2.ListLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tlog.v1.LogService/GetLogStatus',
+            tlog_dot_v1_dot_log__pb2.GetLogStatusRequest.SerializeToString,
+            tlog_dot_v1_dot_log__pb2.GetLogStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

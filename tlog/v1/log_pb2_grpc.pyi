@@ -74,6 +74,8 @@ class LogServiceStub:
     """
     ListLogs: _grpc.UnaryUnaryMultiCallable[_log_pb2.ListLogsRequest, _log_pb2.ListLogsResponse]
     """ListLogs names the logs of this server and their verifier keys."""
+    GetLogStatus: _grpc.UnaryUnaryMultiCallable[_log_pb2.GetLogStatusRequest, _log_pb2.GetLogStatusResponse]
+    """GetLogStatus tells how a log does: how far it has come, and how each of its witnesses does."""
 
 @_typing.type_check_only
 class LogServiceAsyncStub(LogServiceStub):
@@ -117,6 +119,8 @@ class LogServiceAsyncStub(LogServiceStub):
     """
     ListLogs: _aio.UnaryUnaryMultiCallable[_log_pb2.ListLogsRequest, _log_pb2.ListLogsResponse]  # type: ignore[assignment]
     """ListLogs names the logs of this server and their verifier keys."""
+    GetLogStatus: _aio.UnaryUnaryMultiCallable[_log_pb2.GetLogStatusRequest, _log_pb2.GetLogStatusResponse]  # type: ignore[assignment]
+    """GetLogStatus tells how a log does: how far it has come, and how each of its witnesses does."""
 
 class LogServiceServicer(metaclass=_abc_1.ABCMeta):
     """LogService appends to a transparency log and proves what is in it.
@@ -223,5 +227,13 @@ class LogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_log_pb2.ListLogsResponse, _abc.Awaitable[_log_pb2.ListLogsResponse]]:
         """ListLogs names the logs of this server and their verifier keys."""
+
+    @_abc_1.abstractmethod
+    def GetLogStatus(
+        self,
+        request: _log_pb2.GetLogStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_log_pb2.GetLogStatusResponse, _abc.Awaitable[_log_pb2.GetLogStatusResponse]]:
+        """GetLogStatus tells how a log does: how far it has come, and how each of its witnesses does."""
 
 def add_LogServiceServicer_to_server(servicer: LogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
