@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from tests.e2e.processes import Served, Terminal
 from tests.remote.witnesses import Station
-from tlog.client import AsyncClient, ClientError, MemoryState
+from tlog.client import AsyncClient, ClientError, LogStatus, MemoryState
 from tlog.log import LogConfig, load_signers
 from tlog.notes import Algorithm, Policy, Signer, VerifierKey, parse_policy
 
@@ -73,6 +76,27 @@ async def scene(terminal: Terminal, *, started: int = 3) -> AsyncIterator[Scene]
             await station.stop()
 
 
+async def until_away(client: AsyncClient) -> LogStatus:
+    """The status of the log when it has noticed that two witnesses are away."""
+    async with asyncio.timeout(20):
+        while True:
+            status = await client.log_status()
+            if sum(one.away for one in status.witnesses) == 2 and status.signed_size == 2:
+                return status
+            await asyncio.sleep(0.02)
+
+
+def metrics(server: Served) -> dict[tuple[str, ...], float]:
+    """What Prometheus is told, by name and labels."""
+    with urllib.request.urlopen(f"{server.http}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
 async def test_what_is_published_has_its_quorum(terminal: Terminal) -> None:
     async with scene(terminal) as it, it.serving() as server, it.client(server) as client:
         receipt = await client.append(b"one", wait="published")
@@ -91,6 +115,23 @@ async def test_a_quorum_that_is_away_at_the_start_comes(terminal: Terminal) -> N
             waiting = asyncio.create_task(client.append(b"waiting", wait="published"))
             (info,) = await client.list_logs()
             assert info.tree_size == 0
+            status = await until_away(client)
+            assert (status.integrated_size, status.signed_size, status.published_size) == (2, 2, 0)
+            assert (status.quorum, status.fail_open) == ("all-of-them", False)
+            assert "no quorum" in status.no_quorum
+            assert [one.names for one in status.witnesses] == [("w0",), ("w1",), ("w2",)]
+            assert [one.url for one in status.witnesses] == [one.url for one in it.stations]
+            assert [one.away for one in status.witnesses] == [False, True, True]
+            assert status.witnesses[1].last_error
+            values = await asyncio.to_thread(metrics, server)
+            assert values["tlog_waiting_for_quorum", "mylog"] == 1
+            assert values["tlog_fail_open", "mylog"] == 0
+            for one in status.witnesses:
+                key = ("mylog", one.url)
+                assert values["tlog_witness_cosigned_size", *key] == one.cosigned_size
+                assert values["tlog_witness_away", *key] == one.away
+                assert values["tlog_witness_failures_total", *key] >= one.failures
+                assert (values["tlog_witness_seconds", *key] > 0) is (not one.away)
             _, pending = await asyncio.wait([waiting], timeout=0.7)
             assert pending
             await it.stations[2].start()
