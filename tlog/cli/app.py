@@ -18,9 +18,11 @@ from tlog.cli.errors import Exit, exit_code, one_line
 from tlog.cli.fsck import fsck
 from tlog.cli.init import init
 from tlog.cli.logs import logs
+from tlog.cli.options import Verbs
 from tlog.cli.prove import prove
 from tlog.cli.serve import serve
 from tlog.cli.verify import verify
+from tlog.cli.witness import witness
 
 HELP = """tlog: an audit log that proves itself.
 
@@ -46,30 +48,14 @@ explains itself: tlog VERB --help.
 """
 
 
-class _Verbs(click.Group):
-    """Verbs in the order in which they are met, not of the alphabet."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
-@click.group(cls=_Verbs, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Verbs, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tlog")
 def cli() -> None:
     """See HELP."""
 
 
 for _verb in (
-    init,
-    serve,
-    append,
-    checkpoint,
-    prove,
-    verify,
-    entries,
-    logs,
-    audit,
-    fsck,
+    *(init, serve, append, checkpoint, prove, verify, entries, logs, audit, fsck, witness),
     completion,
 ):
     cli.add_command(_verb)

@@ -35,6 +35,7 @@ _CODES = (
     ("tlog.client", "TimedOut", Exit.UNREACHABLE),
     ("tlog.client", "ClientError", Exit.FAILED),
     ("tlog.log", "LogError", Exit.FAILED),
+    ("tlog.witness", "WitnessError", Exit.FAILED),
     ("tlog.notes", "NoteError", Exit.FAILED),
     ("tlog.store", "StoreError", Exit.FAILED),
     ("builtins", "OSError", Exit.FAILED),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tlog.cli.making import tell_made
 from tlog.cli.options import DIRECTORY, FILE, Verb, output_option, read_bounded
 from tlog.cli.output import Output
 
@@ -78,14 +79,16 @@ def init(
         raise click.UsageError(f"--{field} {first['input']!r}: {reason}") from None
     passphrase = passphrase_from_environment()
     text = None if policy is None else _read_policy(policy)
-    made = create_log(directory, config, passphrase=passphrase, policy=text)
-    vkeys = list(map(str, made))
-    out.result("\n".join(vkeys), directory=str(directory), **config.model_dump(), vkeys=vkeys)
+    tell_made(
+        out,
+        directory,
+        create_log(directory, config, passphrase=passphrase, policy=text),
+        sealed=passphrase is not None,
+        following=f"tlog serve {directory}",
+        **config.model_dump(),
+    )
     if policy is not None:
         out.hint(f"Give {directory}/policy to whoever verifies the log: it names its keys too.")
-    if passphrase is None:
-        out.hint(f"The keys in {directory}/keys are not sealed: set TLOG_PASSPHRASE to seal them.")
-    out.hint(f"Next: tlog serve {directory}")
 
 
 def _read_policy(path: Path) -> bytes:

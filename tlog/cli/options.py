@@ -22,12 +22,32 @@ INDEX = click.IntRange(0, 2**63 - 1)
 FILE = click.Path(dir_okay=False, exists=True, allow_dash=True, path_type=Path)
 
 
-class Verb(click.Command):
-    """A command that teaches by examples, and whose function may be a coroutine."""
+class _Teaching(click.Command):
+    """A command that teaches by examples."""
 
-    def __init__(self, *args: Any, examples: Sequence[str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, each on a line of its own."""
+        if not self._examples:
+            return
+        with formatter.section("Examples"):
+            for example in self._examples:
+                formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+
+
+class Verbs(_Teaching, click.Group):
+    """Verbs in the order in which they are met, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return list(self.commands)
+
+
+class Verb(_Teaching):
+    """A command whose function may be a coroutine."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it to its end."""
@@ -37,12 +57,6 @@ class Verb(click.Command):
 
             return asyncio.run(result)
         return result
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples, each on a line of its own."""
-        with formatter.section("Examples"):
-            for example in self._examples:
-                formatter.write(f"{'':{formatter.current_indent}}{example}\n")
 
 
 def _vkeys(
@@ -67,16 +81,17 @@ output_option = click.option(
 )
 
 
-def vkey_option(help_text: str) -> Callable[[F], F]:
-    """`--vkey`, as often as there are keys."""
+def vkey_option(help_text: str, *, variable: str | None = "TLOG_VKEY") -> Callable[[F], F]:
+    """`--vkey`, as often as there are keys, or from a variable."""
+    env = f" Repeatable. [env: {variable}, separated by spaces]" if variable else ""
     return click.option(
         "--vkey",
         "vkeys",
         multiple=True,
         callback=_vkeys,
-        envvar="TLOG_VKEY",
+        envvar=variable,
         metavar="VKEY",
-        help=f"{help_text} Repeatable. [env: TLOG_VKEY, separated by spaces]",
+        help=help_text + env,
     )
 
 

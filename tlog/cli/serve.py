@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +13,6 @@ from tlog.cli.options import DIRECTORY, Verb, output_option
 from tlog.cli.output import Output
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
 
     from tlog.cli.settings import ServerSettings
@@ -68,11 +65,11 @@ def serve(
 
 
 async def _serve(settings: ServerSettings, out: Output) -> None:
+    from tlog.cli.serving import listening, stop_on_signals
     from tlog.remote import connections
-    from tlog.serve import Logs, check_address, grpc_server, http_server
+    from tlog.serve import Logs, grpc_server, http_server
 
-    stop = _stop_on_signals()
-    addresses = {name: check_address(getattr(settings, name))[0] for name in ("grpc", "http")}
+    stop = stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
         connect = await stack.enter_async_context(connections())
         opened = [await _open(stack, directory, connect) for directory in settings.logs]
@@ -83,8 +80,8 @@ async def _serve(settings: ServerSettings, out: Output) -> None:
             settings.logs,
             opened,
             out,
-            grpc=f"{_host(addresses['grpc'])}:{grpc_port}",
-            http=f"{_host(addresses['http'])}:{http_port}",
+            grpc=listening(settings.grpc, grpc_port),
+            http=listening(settings.http, http_port),
         )
         await stop.wait()
         out.hint("stopping: finishing what was accepted")
@@ -135,24 +132,3 @@ def _witnesses(log: Log) -> str:
         return ""
     count = len(log.cosigners.policy.witnesses)
     return f"\n      published with quorum {log.cosigners.policy.quorum!r} of {count} witnesses"
-
-
-def _host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _stop_on_signals() -> asyncio.Event:
-    """An event that the first signal sets; the second one does not wait for anything."""
-    import asyncio
-
-    stop = asyncio.Event()
-
-    def signalled() -> None:
-        if stop.is_set():
-            os._exit(Exit.INTERRUPTED)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, signalled)
-    return stop
