@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.support import running_server
 from tlog.cli import main
@@ -27,11 +28,13 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No state and no settings but the test's own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for name in ("SERVER", "VKEY", "LOG", "GRPC", "HTTP", "LOGS", "PASSPHRASE", "PASSPHRASE_FILE"):
         monkeypatch.delenv(f"TLOG_{name}", raising=False)
+    yield
+    structlog.reset_defaults()  # a verb has made it write to what was standard error then
 
 
 @pytest.fixture

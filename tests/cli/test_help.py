@@ -13,26 +13,37 @@ from tests.cli.conftest import Run
 from tlog.cli.app import cli
 from tlog.cli.errors import Exit
 
-VERBS = sorted(cli.commands)
+
+def verbs(group: click.Group, above: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
+    """All verbs by the words that call them, those of groups too."""
+    found: dict[tuple[str, ...], click.Command] = {}
+    for name, command in group.commands.items():
+        found[*above, name] = command
+        if isinstance(command, click.Group):
+            found |= verbs(command, (*above, name))
+    return found
+
+
+VERBS = verbs(cli)
 
 
 def test_help_tells_every_verb_and_exit_code(run: Run) -> None:
     result = run("--help")
     assert result.code == 0
     text = result.out.decode()
-    for verb in VERBS:
+    for verb in cli.commands:
         assert f"\n  {verb} " in text
     for code in Exit:
         assert f"\n    {code.value} " in text
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_each_verb_teaches_with_an_example_that_parses(run: Run, verb: str) -> None:
-    result = run(verb, "--help")
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_each_verb_teaches_with_an_example_that_parses(run: Run, words: tuple[str, ...]) -> None:
+    result = run(*words, "--help")
     text = result.out.decode()
     assert result.code == 0
     examples = text.partition("Examples:\n")[2].splitlines()
-    assert any(f"tlog {verb}" in line for line in examples)
+    assert any(f"tlog {' '.join(words)}" in line for line in examples)
 
 
 def test_no_verb_is_a_usage_error(run: Run) -> None:
@@ -71,7 +82,7 @@ def test_completion_completes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_every_verb_has_json_but_completion() -> None:
-    for name, command in cli.commands.items():
+    for words, command in VERBS.items():
         options = [opt for param in command.params for opt in param.opts]
-        assert isinstance(command, click.Command)
-        assert ("--json" in options) is (name != "completion")
+        has_none = words == ("completion",) or isinstance(command, click.Group)
+        assert ("--json" in options) is not has_none

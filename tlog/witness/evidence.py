@@ -124,7 +124,7 @@ class EvidenceStore:
         self.refresh()
         cleared = []
         try:
-            for digest in self._kept.get(origin, ()):
+            for digest in self._kept.pop(origin, {}):
                 path = self.path_of(digest)
                 cleared.append(path.rename(path.with_suffix(_CLEARED)))
             sync_directory(self._path)

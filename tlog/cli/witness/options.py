@@ -55,8 +55,10 @@ def open_evidence(directory: Path) -> EvidenceStore:
     Raises:
         WitnessError: the directory holds no witness.
     """
+    from tlog.cli.logging import configure_logging
     from tlog.witness import EvidenceStore, WitnessConfig
 
+    configure_logging(as_json=False)  # files that cannot be read are told of
     WitnessConfig.load(directory)
     return EvidenceStore(directory)
 
