@@ -49,8 +49,10 @@ def test_the_commands_do_what_is_shown(terminal: Terminal) -> None:
     text = README.replace("127.0.0.1:6962", grpc).replace("127.0.0.1:6963", http)
     binaries = terminal.directory / "bin"
     binaries.mkdir()
-    (binaries / "tlog").write_text(f'#!/bin/sh\nexec {" ".join(TLOG)} "$@"\n')
-    (binaries / "tlog").chmod(0o755)
+    for name, command in (("tlog", TLOG), ("python3", (sys.executable,))):
+        (binaries / name).write_text(f'#!/bin/sh\nexec {" ".join(command)} "$@"\n')
+        (binaries / name).chmod(0o755)
+    (terminal.directory / "tools").symlink_to(ROOT / "tools")
     terminal.environment |= {
         "PATH": f"{binaries}:{terminal.environment['PATH']}",
         "TLOG_GRPC": grpc,
