@@ -108,14 +108,14 @@ class Fetcher:
             answer = _Answer(limit)
             try:
                 connection.writer.write(request)
-                reusable = await _read(connection.reader, answer)
+                await _read(connection.reader, answer)
             except BaseException as error:
                 connection.writer.transport.abort()
                 # It was closed while it stood idle, as any server may do: that is no answer yet.
                 if connection.used and not answer.begun and isinstance(error, ConnectionError):
                     continue
                 raise
-            if reusable:
+            if answer.reusable:
                 connection.used = True
                 self._free.append(connection)
             else:
@@ -144,7 +144,7 @@ class _Answer:
         self._body = bytearray()
         self._coding = b"identity"
         self._inflate: zlib._Decompress | None = None
-        self.begun = self.headed = self.complete = False
+        self.begun = self.headed = self.complete = self._stays = False
         self.problem: str | None = None
         self.status = 0
         self.parser = httptools.HttpResponseParser(self)
@@ -187,9 +187,15 @@ class _Answer:
 
     def on_message_complete(self) -> None:
         self.complete = True
+        self._stays = self.parser.should_keep_alive()  # not known any more after this
         inflate = self._inflate
         if inflate is not None and (not inflate.eof or inflate.unused_data):
             self.problem = self.problem or "broken gzip: it does not end where the answer does"
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may be sent over the same connection."""
+        return self._stays and self.problem is None
 
     def fits(self, received: int) -> bool:
         """Whether so many bytes may have come by now. One byte of content may be one chunk."""
@@ -210,8 +216,7 @@ class _Answer:
         raise RemoteError(reason)
 
 
-async def _read(reader: asyncio.StreamReader, answer: _Answer) -> bool:
-    """Read an answer; whether another request may be sent over the same connection."""
+async def _read(reader: asyncio.StreamReader, answer: _Answer) -> None:
     received = 0
     while not answer.complete and answer.problem is None:
         piece = await reader.read(_PIECE)
@@ -223,4 +228,3 @@ async def _read(reader: asyncio.StreamReader, answer: _Answer) -> bool:
             answer.problem = f"more than {received - len(piece)} bytes are no such resource"
             break
         answer.parser.feed_data(piece)
-    return answer.problem is None and answer.parser.should_keep_alive()
