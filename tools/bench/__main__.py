@@ -7,7 +7,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from tools.bench import flat, log, reads
+from tools.bench import audit, flat, log, reads
 from tools.bench.table import show
 
 
@@ -21,11 +21,16 @@ def main() -> None:
     parser.add_argument(
         "--reads", action="store_true", help="instead, read over HTTP, and append beside it"
     )
+    parser.add_argument(
+        "--audit", type=int, metavar="ENTRIES", help="instead, audit a log of so many entries"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tlog-bench-") as scratch:
         directory = Path(scratch) / "bench"
         if options.flat:
             rows = asyncio.run(flat.flatness(directory))
+        elif options.audit:
+            rows = audit.measure(directory, options.audit, options.rounds)
         elif options.reads:
             rows = asyncio.run(reads.measure(directory, options.seconds, options.rounds))
         else:
