@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+PEERS = .interop
 
-.PHONY: help setup run demo test lint format proto bench clean
+.PHONY: help setup run demo test interop lint format proto bench clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -26,6 +27,20 @@ demo: setup ## append, prove, verify offline, damage the proof and see it refuse
 test: setup ## all tests, in parallel
 	$(BIN)/pytest -n auto
 
+interop: setup $(PEERS)/.ready ## tests with peers that others wrote: witnesses, verifiers, a load tool
+	$(BIN)/pytest -n 2 tests/interop
+
+# A place of its own, Go's compiler included: nothing of it is needed for anything else.
+$(PEERS)/.ready: tests/interop/peers.lock $(wildcard tests/interop/go/go.* tests/interop/go/*/*.go)
+	rm -rf $(PEERS)
+	$(PYTHON) -m venv $(PEERS)/venv
+	$(PEERS)/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		--ignore-requires-python -r tests/interop/peers.lock
+	cd tests/interop/go && GOBIN=$(abspath $(PEERS)/bin) GOTOOLCHAIN=local CGO_ENABLED=0 \
+		GOFLAGS="-mod=readonly -buildvcs=false" \
+		$(abspath $(PEERS)/venv/bin/go) install tool ./sumdb
+	@touch $@
+
 lint: setup ## types, style, floors, interface, generated code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -45,4 +60,4 @@ bench: setup ## measure, and print the benchmark table
 	@$(BIN)/python -m tools.bench
 
 clean: ## remove .venv and caches, never ./data
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,179 @@
+"""aics-tlog verifies our checkpoints, our proofs, and the quorum of our witnesses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.interop.conftest import INDICES, SIZE, SIZES, Library, flipped
+from tests.remote.witnesses import ORIGIN, Station, make_log, opened, until, write_policy
+from tlog.merkle import leaf_hash, node_hash
+from tlog.notes import Algorithm, Signer
+from tlog.serve import Logs, http_server
+from tools.peers import program
+
+
+def aics(*arguments: str | Path | int) -> tuple[int, Any]:
+    """Run aics-tlog; its exit code and the JSON it printed."""
+    done = subprocess.run(
+        [program("aics-tlog"), *map(str, arguments)],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout, done.stderr.decode()
+    return done.returncode, json.loads(done.stdout)
+
+
+def proof_file(path: Path, hashes: list[bytes]) -> Path:
+    path.write_bytes(b"".join(b64encode(item) + b"\n" for item in hashes))
+    return path
+
+
+def base64(data: bytes) -> str:
+    return b64encode(data).decode()
+
+
+# ---- a log over HTTP ----
+
+
+def test_it_verifies_our_checkpoint(library: Library, tmp_path: Path) -> None:
+    code, said = aics("verify-checkpoint", "--tiles", library.url, "--log-key", library.vkeys[0])
+    assert (code, said["ok"]) == (0, True), said
+    assert (said["origin"], said["size"], said["root"]) == (
+        library.origin,
+        SIZE,
+        base64(library.root),
+    )
+    # It ignores the signature of the ML-DSA-44 key, which it does not know.
+    for bit in range(0, library.note.index(b"\n\n") * 8, 97):
+        (tmp_path / "bad").write_bytes(flipped(library.note, bit))
+        code, said = aics(
+            *("verify-checkpoint", "--note", tmp_path / "bad", "--log-key", library.vkeys[0])
+        )
+        assert (code, said["ok"]) == (1, False)
+
+
+@pytest.mark.parametrize("index", [0, 256, 65_535, 65_536, SIZE - 1])
+def test_it_proves_our_entries_out_of_our_tiles(
+    library: Library, tmp_path: Path, index: int
+) -> None:
+    (tmp_path / "leaf").write_bytes(library.entry(index))
+    ask = ("verify-inclusion", "--tiles", library.url, "--log-key", library.vkeys[0])
+    code, said = aics(*ask, "--index", index, "--leaf", tmp_path / "leaf")
+    assert (code, said["ok"]) == (0, True), said
+    (tmp_path / "leaf").write_bytes(library.entry(index + 1))
+    code, said = aics(*ask, "--index", index, "--leaf", tmp_path / "leaf")
+    assert (code, said["ok"]) == (1, False)
+
+
+def test_a_bundle_out_of_our_tiles_verifies_offline(library: Library, tmp_path: Path) -> None:
+    bundle, key = tmp_path / "bundle", ("--log-key", library.vkeys[0])
+    code, said = aics(
+        *("verify-inclusion", "--tiles", library.url, *key, "--index", 4096),
+        *("--bundle-out", bundle),
+    )
+    assert (code, said["ok"]) == (0, True), said
+    code, said = aics("verify-bundle", "--bundle", bundle, "--offline", *key)
+    assert (code, said["ok"]) == (0, True), said
+
+
+def test_it_accepts_our_inclusion_proofs(library: Library, tmp_path: Path) -> None:
+    for index in INDICES[::3]:
+        hashes = library.inclusion(index)
+        ask = (
+            *("verify-inclusion", "--leaf-hash", leaf_hash(library.entry(index)).hex()),
+            *("--index", index, "--size", SIZE, "--root", base64(library.root), "--proof"),
+        )
+        code, said = aics(*ask, proof_file(tmp_path / "proof", hashes))
+        assert (code, said["ok"]) == (0, True), said
+        hashes[index % len(hashes)] = flipped(hashes[index % len(hashes)], index)
+        code, said = aics(*ask, proof_file(tmp_path / "proof", hashes))
+        assert (code, said["ok"]) == (1, False)
+
+
+def test_it_accepts_our_consistency_proofs(library: Library, tmp_path: Path) -> None:
+    for old in SIZES[1::3]:
+        old_root = root_of(library, old)
+        hashes = library.consistency(old)
+        ask = (
+            *("verify-consistency", "--old-size", old, "--new-size", SIZE),
+            *("--old-root", base64(old_root), "--new-root", base64(library.root), "--proof"),
+        )
+        code, said = aics(*ask, proof_file(tmp_path / "proof", hashes))
+        assert (code, said["ok"]) == (0, True), said
+        if hashes:
+            hashes[old % len(hashes)] = flipped(hashes[old % len(hashes)], old)
+            code, said = aics(*ask, proof_file(tmp_path / "proof", hashes))
+            assert (code, said["ok"]) == (1, False)
+
+
+def root_of(library: Library, size: int) -> bytes:
+    """The root hash of the first entries, by a loop over all of them."""
+    level = [leaf_hash(library.entry(index)) for index in range(size)]
+    while len(level) > 1:
+        pairs = [node_hash(*level[at : at + 2]) for at in range(0, len(level) - 1, 2)]
+        level = pairs + level[len(pairs) * 2 :]
+    return level[0]
+
+
+# ---- a quorum of our witnesses ----
+
+
+@contextlib.asynccontextmanager
+async def witnessed(tmp_path: Path) -> AsyncIterator[tuple[Any, list[str], str]]:
+    """A log over HTTP with three witnesses: the log, their Ed25519 keys, its URL."""
+    directory = tmp_path / "log"
+    vkeys = make_log(directory)
+    stations = [Station(tmp_path / f"w{number}", "http") for number in range(3)]
+    async with contextlib.AsyncExitStack() as stack:
+        for station in stations:
+            station.trust(vkeys)
+            await station.start()
+            stack.push_async_callback(station.stop)
+        keys = [station.vkeys[0] for station in stations]
+        write_policy(directory, vkeys, [(s.vkeys[0], s.url) for s in stations], 3)
+        log = await stack.enter_async_context(opened(directory))
+        port = await stack.enter_async_context(http_server(Logs([log]), "127.0.0.1:0"))
+        yield log, list(map(str, keys)), f"http://127.0.0.1:{port}/{log.name}"
+
+
+async def test_it_counts_the_quorum_of_our_witnesses(tmp_path: Path) -> None:
+    async with witnessed(tmp_path) as (log, keys, url):
+        await asyncio.wait_for(log.append_published([b"one", b"two", b"three"]), 60)
+        await until(lambda: log.published.size == 3)
+
+        async def ask(*arguments: str | Path | int) -> tuple[int, Any]:
+            key = ("--log-key", str(log.vkeys[0]), "--origin", ORIGIN, "--max-age", 60)
+            return await asyncio.to_thread(aics, *arguments, "--tiles", url, *key)
+
+        cosigners = [part for key in keys for part in ("--witness-key", key)]
+        old = tmp_path / "old"
+        code, said = await ask(
+            "verify-checkpoint", *cosigners, "--quorum", 3, "--save-checkpoint", old
+        )
+        assert (code, said["ok"]) == (0, True), said
+        assert (said["size"], said["cosignatures"]) == (3, 3)
+        code, said = await ask("verify-inclusion", *cosigners, "--quorum", 3, "--index", 1)
+        assert (code, said["ok"]) == (0, True), said
+
+        await asyncio.wait_for(log.append_published([b"%d" % n for n in range(600)]), 60)
+        code, said = await ask(
+            "verify-consistency", *cosigners, "--quorum", 3, "--old-checkpoint", old
+        )
+        assert (code, said["ok"]) == (0, True), said
+        # A witness that never cosigned is missing from a quorum of all.
+        stranger = Signer.generate("stranger.example/w", Algorithm.ED25519_COSIGNATURE).vkey
+        others = [*cosigners, "--witness-key", str(stranger), "--quorum"]
+        assert (await ask("verify-checkpoint", *others, 3))[0] == 0
+        code, said = await ask("verify-checkpoint", *others, 4)
+        assert (code, said["ok"]) == (1, False)
