@@ -1,10 +1,11 @@
-"""One log of several tile levels, served by `tlog serve` to every test that only reads."""
+"""A terminal for each test, and one log of several tile levels for all tests that only read."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import pytest
@@ -56,6 +57,12 @@ class Library:
         with grpc.insecure_channel(self.target) as channel:
             answer = log_pb2_grpc.LogServiceStub(channel).GetConsistencyProof(request)
         return list(answer.hashes)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    """An empty directory to run commands in."""
+    return Terminal(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import subprocess
 from base64 import b64encode
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.processes import Terminal
 from tests.interop.conftest import INDICES, SIZE, SIZES, Library, flipped
-from tests.remote.witnesses import ORIGIN, Station, make_log, opened, until, write_policy
+from tests.interop.witnesses import ORIGIN, init, our_witness, require
 from tlog.merkle import leaf_hash, node_hash
 from tlog.notes import Algorithm, Signer
-from tlog.serve import Logs, http_server
 from tools.peers import program
 
 
@@ -88,7 +86,7 @@ def test_a_bundle_out_of_our_tiles_verifies_offline(library: Library, tmp_path: 
 
 
 def test_it_accepts_our_inclusion_proofs(library: Library, tmp_path: Path) -> None:
-    for index in INDICES[::3]:
+    for index in INDICES[::5]:
         hashes = library.inclusion(index)
         ask = (
             *("verify-inclusion", "--leaf-hash", leaf_hash(library.entry(index)).hex()),
@@ -129,51 +127,35 @@ def root_of(library: Library, size: int) -> bytes:
 # ---- a quorum of our witnesses ----
 
 
-@contextlib.asynccontextmanager
-async def witnessed(tmp_path: Path) -> AsyncIterator[tuple[Any, list[str], str]]:
-    """A log over HTTP with three witnesses: the log, their Ed25519 keys, its URL."""
-    directory = tmp_path / "log"
-    vkeys = make_log(directory)
-    stations = [Station(tmp_path / f"w{number}", "http") for number in range(3)]
-    async with contextlib.AsyncExitStack() as stack:
-        for station in stations:
-            station.trust(vkeys)
-            await station.start()
-            stack.push_async_callback(station.stop)
-        keys = [station.vkeys[0] for station in stations]
-        write_policy(directory, vkeys, [(s.vkeys[0], s.url) for s in stations], 3)
-        log = await stack.enter_async_context(opened(directory))
-        port = await stack.enter_async_context(http_server(Logs([log]), "127.0.0.1:0"))
-        yield log, list(map(str, keys)), f"http://127.0.0.1:{port}/{log.name}"
+def test_it_counts_the_quorum_of_our_witnesses(terminal: Terminal) -> None:
+    vkeys, directory = init(terminal), terminal.directory
+    with contextlib.ExitStack() as stack:
+        witnesses = [
+            stack.enter_context(our_witness(terminal, f"w{number}", vkeys)) for number in range(3)
+        ]
+        log = require(terminal, vkeys, *((keys[0], url) for keys, url in witnesses))
+        server, client = stack.enter_context(log.serving())
 
+        def ask(verb: str, quorum: int, *arguments: str | Path | int) -> tuple[int, Any]:
+            return aics(
+                *(verb, "--tiles", f"{server.http}/mylog", "--log-key", str(vkeys[0])),
+                *("--origin", ORIGIN, "--max-age", 60, "--quorum", quorum, *arguments),
+            )
 
-async def test_it_counts_the_quorum_of_our_witnesses(tmp_path: Path) -> None:
-    async with witnessed(tmp_path) as (log, keys, url):
-        await asyncio.wait_for(log.append_published([b"one", b"two", b"three"]), 60)
-        await until(lambda: log.published.size == 3)
-
-        async def ask(*arguments: str | Path | int) -> tuple[int, Any]:
-            key = ("--log-key", str(log.vkeys[0]), "--origin", ORIGIN, "--max-age", 60)
-            return await asyncio.to_thread(aics, *arguments, "--tiles", url, *key)
-
-        cosigners = [part for key in keys for part in ("--witness-key", key)]
-        old = tmp_path / "old"
-        code, said = await ask(
-            "verify-checkpoint", *cosigners, "--quorum", 3, "--save-checkpoint", old
-        )
+        ours = [part for keys, _ in witnesses for part in ("--witness-key", str(keys[0]))]
+        log.append(client, [b"one", b"two", b"three"])
+        old = directory / "old"
+        code, said = ask("verify-checkpoint", 3, *ours, "--save-checkpoint", old)
         assert (code, said["ok"]) == (0, True), said
         assert (said["size"], said["cosignatures"]) == (3, 3)
-        code, said = await ask("verify-inclusion", *cosigners, "--quorum", 3, "--index", 1)
+        code, said = ask("verify-inclusion", 3, *ours, "--index", 1)
         assert (code, said["ok"]) == (0, True), said
-
-        await asyncio.wait_for(log.append_published([b"%d" % n for n in range(600)]), 60)
-        code, said = await ask(
-            "verify-consistency", *cosigners, "--quorum", 3, "--old-checkpoint", old
-        )
+        log.append(client, [b"%d" % number for number in range(600)])
+        code, said = ask("verify-consistency", 3, *ours, "--old-checkpoint", old)
         assert (code, said["ok"]) == (0, True), said
         # A witness that never cosigned is missing from a quorum of all.
         stranger = Signer.generate("stranger.example/w", Algorithm.ED25519_COSIGNATURE).vkey
-        others = [*cosigners, "--witness-key", str(stranger), "--quorum"]
-        assert (await ask("verify-checkpoint", *others, 3))[0] == 0
-        code, said = await ask("verify-checkpoint", *others, 4)
+        others = (*ours, "--witness-key", str(stranger))
+        assert ask("verify-checkpoint", 3, *others)[0] == 0
+        code, said = ask("verify-checkpoint", 4, *others)
         assert (code, said["ok"]) == (1, False)

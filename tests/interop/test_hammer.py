@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,7 @@ GOAL = 2000
 
 
 @pytest.mark.parametrize("dedup", [False, True])
-def test_hammer_ends_without_an_error(tmp_path: Path, dedup: bool) -> None:
-    terminal = Terminal(tmp_path)
+def test_hammer_ends_without_an_error(terminal: Terminal, dedup: bool) -> None:
     options = ("--origin", "example.com/hammered", "--interval", "0.2")
     made = terminal.run("init", "hammered", *options, *(["--dedup"] if dedup else []))
     assert made.returncode == 0, made.stderr
