@@ -12,7 +12,7 @@ from dataclasses import replace
 import tlog
 from tests.e2e.processes import Terminal
 from tests.interop.witnesses import ORIGIN, Witnessed, init, require
-from tlog.client import LogStatus
+from tlog.client import Head, LogStatus, Refused
 from tlog.notes import VerifierKey
 from tools.peers import PeerWitness, aics_witness, free_port, litewitness
 
@@ -46,11 +46,23 @@ def until_refused(client: tlog.Client, reason: str) -> LogStatus:
     raise AssertionError(status)
 
 
+def first_head(client: tlog.Client) -> Head:
+    """The published head of a log that has just begun."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return client.checkpoint()
+        except Refused as error:
+            assert "waits for its quorum" in str(error)
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
 def test_both_cosign_and_a_quorum_of_both_is_met(terminal: Terminal) -> None:
     with both(terminal) as log:
         with log.serving() as (_, client):
             # The head of the empty log was the first: it is cosigned like every other.
-            head = client.checkpoint()
+            head = first_head(client)
             assert head.checkpoint.size == 0
             assert log.policy.open(head.note).cosigned_by == ("w0", "w1")
             # Growth within a tile, over its edge, by a power of two, and by one.
