@@ -1,4 +1,4 @@
-"""The RocksDB driver. The only module that calls rocksdict, and the owner of all its traps.
+"""The RocksDB driver of a log.
 
 In DIR: `db/` is the RocksDB database, `HEAD` the marker. Column families, integers big-endian:
 
@@ -12,43 +12,26 @@ The entry index stands in the key of `leaf_index`, not in its value as DESIGN se
 This family lags behind the others: `store/indexed` in `state` says below which entry it is whole.
 """
 
-import contextlib
 import heapq
-import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from struct import Struct
 from typing import Any, Final
 
-from rocksdict import (
-    AccessType,
-    ColumnFamily,
-    DbClosedError,
-    Rdict,
-    WriteBatch,
-    WriteOptions,
-)
+from rocksdict import Options, Rdict, WriteBatch
 
 from tlog.merkle.hashing import HASH_SIZE
 from tlog.merkle.tiles import TILE_WIDTH, encode_bundle, entries_path, tile_path
 from tlog.store import marker
-from tlog.store.disk import check_room, sync_directory
-from tlog.store.errors import (
-    SchemaError,
-    StoreCorrupt,
-    StoreError,
-    StoreFull,
-    StoreLocked,
-    StoreMissing,
-)
+from tlog.store.database import DATABASE, Database
+from tlog.store.disk import sync_directory
+from tlog.store.errors import SchemaError, StoreCorrupt, StoreError, StoreMissing
 from tlog.store.leaf_index import LeafIndex
-from tlog.store.options import column_family_options, database_options
+from tlog.store.options import column_family_options
 from tlog.store.port import Commit
 
 SCHEMA_VERSION: Final = b"1"
 
-DATABASE: Final = "db"
 MARKER: Final = "HEAD"
 
 # Names of this driver in `state`; callers cannot put names under this prefix.
@@ -61,19 +44,15 @@ _U64: Final = Struct(">Q")
 _TILE_KEY: Final = Struct(">BQ")
 
 
-class RocksStore:
+class RocksStore(Database):
     """A log's storage in a directory: a `LogStore`. Made by `create` or `open`."""
 
+    _OWNER = "tlog server"
+    _MISSING = "no log here: run `tlog init`"
+    _DAMAGED = "run `tlog fsck`"
+
     def __init__(self, path: Path, *, read_only: bool) -> None:
-        self.path = path
-        self._database = path / DATABASE
-        self._read_only = read_only
-        self._unusable: str | None = "it is closed"
-        # Held by `sync` and by closing: RocksDB must not be closed below a running sync.
-        self._open_lock = threading.Lock()
-        self._db: Rdict | None = None
-        self._families: dict[str, Rdict] = {}
-        self._handles: dict[str, ColumnFamily] = {}
+        super().__init__(path, read_only=read_only)
         self._leaves: LeafIndex | None = None
         self._leaves_damage = ""
         self._size = 0
@@ -123,39 +102,12 @@ class RocksStore:
         store.reopen()
         return store
 
-    def reopen(self) -> None:
-        """See `LogStore.reopen`. While the disk is full the store stays open, to be read."""
-        if self._db is not None and not self._read_only:
-            check_room(self._database)
-        self.close()
-        # rocksdict would make the directory; and a database without CURRENT is an empty one.
-        if not (self._database / "CURRENT").is_file():
-            raise StoreMissing(f"{self._database}: no log here: run `tlog init`")
-        self._start(create=False)
-        try:
-            self._size = self._check_schema()
-            self._load_index()
-        except BaseException:
-            self.close()
-            raise
+    def _family_options(self) -> Mapping[str, Options]:
+        return column_family_options()
 
-    def _start(self, *, create: bool) -> None:
-        access = (
-            # The default refuses a database with a log to replay, that is, every live one.
-            AccessType.read_only(error_if_log_file_exist=False)
-            if self._read_only
-            else AccessType.read_write()
-        )
-        families = column_family_options()
-        try:
-            self._db = Rdict(str(self._database), database_options(create=create), families, access)
-            for name in families:
-                self._families[name] = self._db.get_column_family(name)
-                self._handles[name] = self._db.get_column_family_handle(name)
-        except Exception as error:
-            self.close()
-            raise self._translate(error, "not opened") from error
-        self._unusable = "it was opened read-only" if self._read_only else None
+    def _load(self) -> None:
+        self._size = self._check_schema()
+        self._load_index()
 
     def _check_schema(self) -> int:
         schema = self._get("state", _SCHEMA, "the schema version")
@@ -191,20 +143,8 @@ class RocksStore:
         else:
             self._leaves = leaves
 
-    def close(self) -> None:
-        """See `LogStore.close`. Never raises: what was synced is safe, the rest is not promised."""
-        with self._open_lock:
-            self._unusable = self._unusable or "it is closed"
-            # Each of these keeps the LOCK file locked after the database itself is closed.
-            self._leaves = None
-            self._handles.clear()
-            for opened in (*self._families.values(), self._db):
-                # Closing flushes, so it fails on a full disk; it lets go all the same.
-                with contextlib.suppress(Exception):
-                    if opened is not None:
-                        opened.close()
-            self._families.clear()
-            self._db = None
+    def _forget(self) -> None:
+        self._leaves = None
 
     def tree_size(self) -> int:
         """See `LogStore.tree_size`."""
@@ -338,19 +278,12 @@ class RocksStore:
         for index, entry in enumerate(entries, begin):
             batch.put(_U64.pack(index), entry, tail)
 
-    def sync(self) -> None:
-        """See `LogStore.sync`."""
-        with self._open_lock:
-            db = self._check_writable()
-            # Before the flush: what joins a run after it began is not durable yet.
-            due = self._index().due
-            try:
-                # The one write call that lets go of the GIL; `write` with sync does not.
-                db.flush_wal(True)
-                if due is not None:
-                    self._index().spill(due)
-            except Exception as error:
-                raise self._poison(error) from error
+    def _flush(self, db: Rdict) -> None:
+        # Taken before the flush: what joins a run after it began is not durable yet.
+        due = self._index().due
+        super()._flush(db)
+        if due is not None:
+            self._index().spill(due)
 
     def read_marker(self) -> bytes | None:
         """See `LogStore.read_marker`."""
@@ -378,66 +311,11 @@ class RocksStore:
         figures["memtable_bytes"] = memory or 0
         return figures
 
-    def _get(self, family: str, key: bytes, what: str) -> bytes | None:
-        self._check_open()
-        try:
-            value: bytes | None = self._families[family].get(key)
-        except Exception as error:
-            raise self._translate(error, f"{what} not read") from error
-        return value
-
-    def _write(self, batch: WriteBatch) -> None:
-        db = self._check_writable()
-        try:
-            db.write(batch, _WRITE)
-        except Exception as error:
-            raise self._poison(error) from error
-
-    def _check_open(self) -> Rdict:
-        if self._db is None:
-            raise StoreError(f"{self._database}: the store is closed")
-        return self._db
-
     def _index(self) -> LeafIndex:
         self._check_open()
         if self._leaves is None:
             raise StoreCorrupt(self._leaves_damage)
         return self._leaves
-
-    def _check_writable(self) -> Rdict:
-        if self._unusable is not None or self._db is None:
-            raise StoreError(f"{self._database}: the store refuses writes: {self._unusable}")
-        return self._db
-
-    def _poison(self, error: Exception) -> StoreError:
-        """Refuse all writes from now on: what the disk holds is known only after a reopen."""
-        self._unusable = f"it needs reopen, because a write failed: {error}"
-        return self._translate(error, "not written")
-
-    def _translate(self, error: Exception, what: str) -> StoreError:
-        """Make a typed error out of rocksdict's bare `Exception` with RocksDB's text in it."""
-        text = str(error)
-        if _LOCKED.search(text):
-            return StoreLocked(
-                f"{self._database}: {what}: another tlog server has it open: stop that one first"
-            )
-        if "No space left on device" in text or "Disk quota exceeded" in text:
-            return StoreFull(f"{self._database}: {what}: the disk is full: make room ({text})")
-        # A file that the database knows and the disk does not is damage like any other.
-        if text.startswith("Corruption: ") or "No such file or directory" in text:
-            return StoreCorrupt(f"{self._database}: {what}: damaged: run `tlog fsck` ({text})")
-        if text.startswith("Invalid argument: Column famil"):
-            return SchemaError(f"{self._database}: {what}: not the tables of tlog ({text})")
-        if isinstance(error, DbClosedError):
-            return StoreError(f"{self._database}: {what}: the store is closed")
-        return StoreError(f"{self._database}: {what}: {text}")
-
-
-_LOCKED: Final = re.compile(r"lock hold by current process|While lock file")
-
-# Explicit, because `write` with sync would hold the GIL until the disk has answered.
-_WRITE: Final = WriteOptions()
-_WRITE.sync = False
 
 
 def _state_key(name: str) -> bytes:
