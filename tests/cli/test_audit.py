@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import signal
@@ -17,11 +18,13 @@ import pytest
 
 from tests.cli.conftest import Run, tlog_command
 from tests.support import free_port
+from tlog.cli.sources import place_of
 from tlog.client import AuditFile
 from tlog.log import Log, LogConfig, create_log
-from tlog.notes import Algorithm, Signer
+from tlog.notes import Algorithm, Signer, VerifierKey
 from tlog.serve import Logs, http_server
 from tlog.store import RocksStore
+from tlog.witness import verify_conflict
 
 ENTRIES = [b"entry %d " % number * 3 for number in range(1000)]
 
@@ -61,18 +64,20 @@ def mylog(original: Mylog, tmp_path: Path) -> Mylog:
     return Mylog(tmp_path / "mylog", original.vkeys)
 
 
-@pytest.fixture(scope="module")
-def addresses(
-    original: Mylog, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, str]]:
-    """A copy of the log, served by a process of its own."""
-    served = tmp_path_factory.mktemp("served") / "mylog"
-    shutil.copytree(original.directory, served)
-    ports = (f"127.0.0.1:{free_port()}" for _ in range(2))
-    grpc, http = ports
+@contextlib.contextmanager
+def serving(directory: Path) -> Iterator[str]:
+    """The log's URL; its server is a process of its own."""
+    with server(directory) as addresses:
+        yield addresses["http"]
+
+
+@contextlib.contextmanager
+def server(directory: Path) -> Iterator[dict[str, str]]:
+    grpc, http = (f"127.0.0.1:{free_port()}" for _ in range(2))
     child = subprocess.Popen(
-        [*tlog_command(), "serve", served, "--grpc", grpc, "--http", http, "--json"],
+        [*tlog_command(), "serve", directory, "--grpc", grpc, "--http", http, "--json"],
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     try:
         assert child.stdout is not None
@@ -81,11 +86,22 @@ def addresses(
             "http": f"http://{http}/mylog",
             "grpc": grpc,
             "grpc://": f"grpc://{grpc}/mylog",
-            "served": str(served),
+            "served": str(directory),
         }
     finally:
         child.kill()
         child.communicate()
+
+
+@pytest.fixture(scope="module")
+def addresses(
+    original: Mylog, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """How a copy of the log is reached."""
+    served = tmp_path_factory.mktemp("served") / "mylog"
+    shutil.copytree(original.directory, served)
+    with server(served) as found:
+        yield found
 
 
 def test_a_directory(run: Run, mylog: Mylog) -> None:
@@ -163,20 +179,63 @@ def test_nobody_there(run: Run, mylog: Mylog, tmp_path: Path) -> None:
 
 
 def test_a_rollback_and_a_fork(run: Run, original: Mylog, mylog: Mylog, tmp_path: Path) -> None:
-    state = ("--state", tmp_path / "kept")
+    kept = tmp_path / "kept"
+    state = ("--state", kept / "state")
     forked = Mylog(tmp_path / "forked", mylog.vkeys)
     shutil.copytree(mylog.directory, forked.directory)
     mylog.append([b"this"])
-    forked.append([b"that", b"and more"])
+    forked.append([b"that"])
+    longer = Mylog(tmp_path / "longer", mylog.vkeys)
+    shutil.copytree(forked.directory, longer.directory)
+    longer.append([b"and more"])
     assert run("audit", mylog.directory, *mylog.keys, *state).code == 0
-    for log, check in ((original, "rollback"), (forked, "consistency")):
-        result = run("audit", log.directory, *mylog.keys, *state)
+    for log, check, proof in (
+        (original, "rollback", "*.heads"),
+        (forked, "fork", "*.conflict"),
+        (longer, "consistency", "*.conflict"),
+    ):
+        place = contextlib.nullcontext(str(log.directory))
+        with serving(log.directory) if log is longer else place as source:
+            result = run("audit", source, *mylog.keys, *state)
         assert (result.code, result.out) == (3, b"")
         assert f"NOT WHOLE: {check} check failed" in result.err
-        heads = (tmp_path / "kept.evidence").read_text()
-        assert heads.count("example.com/mylog\n") == 2
-        assert "\n1001\n" in heads
-    assert run("audit", forked.directory, *mylog.keys).code == 0
+        (evidence,) = kept.glob(proof)
+        assert str(evidence) in result.err
+        if proof == "*.conflict":
+            # Nobody needs the auditor's word.
+            keys = [VerifierKey.parse(vkey) for vkey in mylog.vkeys]
+            conflict = verify_conflict(evidence.read_bytes(), keys)
+            assert conflict.checkpoints()[0].size == 1001
+        else:
+            assert evidence.read_text().count("example.com/mylog\n") == 2
+        evidence.unlink()
+    # Without the memory, one side of a split view is a whole log.
+    assert run("audit", longer.directory, *mylog.keys).code == 0
+
+
+def test_evidence_that_cannot_be_kept_does_not_hide_the_fork(
+    run: Run, mylog: Mylog, original: Mylog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = ("--state", tmp_path / "kept")
+    mylog.append([b"this"])
+    assert run("audit", mylog.directory, *mylog.keys, *state).code == 0
+
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = run("audit", original.directory, *mylog.keys, *state)
+    assert (result.code, "No space left" in result.err) == (3, True)
+
+
+def test_one_log_has_one_state_however_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    for names in (
+        ("http://h/log", "http://h/log/"),
+        ("h:1", "grpc://h:1", "grpc://h:1/"),
+        (f"{tmp_path}/log", f"{tmp_path}/log/", f"{tmp_path}/other/../log"),
+    ):
+        assert len({place_of(name) for name in names}) == 1
 
 
 def test_damage_on_the_disk(run: Run, mylog: Mylog) -> None:

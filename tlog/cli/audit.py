@@ -12,7 +12,7 @@ from tlog.cli.options import FILE, Verb, output_option, read_bounded, vkey_optio
 from tlog.cli.output import Output
 
 if TYPE_CHECKING:
-    from tlog.client import Audit, AuditFile, VerificationError, Verifier
+    from tlog.client import Audit, AuditFile, Verifier
     from tlog.notes import VerifierKey
 
 
@@ -56,11 +56,11 @@ def audit(
     """
     import uvloop
 
+    from tlog.cli.sources import place_of
     from tlog.client import AuditFile, default_path
 
     verifier = _verifier(policy, vkeys)
-    place = source if "://" in source else str(Path(source).absolute())
-    kept = AuditFile(state or default_path("audit", place))
+    kept = AuditFile(state or default_path("audit", place_of(source)))
     uvloop.run(_audit(source, verifier, kept, out, full=full))
 
 
@@ -75,20 +75,15 @@ async def _audit(
         with out.progress(f"auditing {source}") as progress:
             found = await Auditor(log, verifier, state).run(full=full, progress=progress)
     except VerificationError as error:
-        raise _refusal(source, error, state) from None
+        from tlog.cli.accuse import keep_evidence
+
+        kept = await keep_evidence(error, log, Path(str(state)))
+        raise CommandError(
+            f"{source}: NOT WHOLE: {one_line(error)}{kept}", Exit.UNVERIFIED
+        ) from None
     finally:
         await log.aclose()
     _tell(source, found, out)
-
-
-def _refusal(source: str, error: VerificationError, state: AuditFile) -> CommandError:
-    kept = ""
-    if error.evidence:
-        file = Path(f"{state}.evidence")
-        # Both are signed, so that anybody can verify them; the log may not show them again.
-        file.write_bytes(b"\n".join(error.evidence))
-        kept = f" (the two signed heads are kept in {file})"
-    return CommandError(f"{source}: NOT WHOLE: {one_line(error)}{kept}", Exit.UNVERIFIED)
 
 
 def _tell(source: str, found: Audit, out: Output) -> None:

@@ -18,17 +18,21 @@ from tlog.store import RocksStore, StoreCorrupt, StoreError, StoreMissing
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^/:\s]+):[0-9]+")
 
 
+def place_of(source: str) -> str:
+    """The one name of a source: a URL, or the absolute path of a directory."""
+    if _ADDRESS.fullmatch(source) and not Path(source).exists():
+        source = f"grpc://{source}"
+    return source.rstrip("/") if "://" in source else str(Path(source).resolve())
+
+
 def open_log(source: str) -> TileSource:
     """The log at a URL, at HOST:PORT (gRPC), or in a directory, which is only read.
 
     Raises:
         AddressError, StoreError, CommandError: there is none.
     """
-    if "://" in source:
-        return open_source(source)
-    if _ADDRESS.fullmatch(source) and not Path(source).exists():
-        return open_source(f"grpc://{source}")
-    return DirectoryTiles(Path(source))
+    place = place_of(source)
+    return open_source(place) if "://" in place else DirectoryTiles(Path(source))
 
 
 class DirectoryTiles:
