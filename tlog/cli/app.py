@@ -18,6 +18,7 @@ from tlog.cli.errors import Exit, exit_code, one_line
 from tlog.cli.fsck import fsck
 from tlog.cli.init import init
 from tlog.cli.logs import logs
+from tlog.cli.monitor import monitor
 from tlog.cli.options import Verbs
 from tlog.cli.prove import prove
 from tlog.cli.serve import serve
@@ -55,7 +56,8 @@ def cli() -> None:
 
 
 for _verb in (
-    *(init, serve, append, checkpoint, prove, verify, entries, logs, audit, fsck, witness),
+    *(init, serve, append, checkpoint, prove, verify, entries, logs),
+    *(audit, monitor, fsck, witness),
     completion,
 ):
     cli.add_command(_verb)

@@ -5,7 +5,8 @@ pure; `Verifier` applies them where there is no connection; `heads` follows a lo
 and `state` remembers the last one between runs; `transport` knows gRPC, its deadlines and retries;
 `batcher` makes many single appends fast. An answer that breaks a rule raises `VerificationError`,
 and nothing of it is remembered. `Auditor` holds a whole log against its head (`walk`, `opinion`)
-and its past (`progress`).
+and its past (`progress`). `Monitor` follows logs for years: `watch` has one of them, `watchfile`
+what is remembered of it, and `rules` what is looked for in entries.
 """
 
 from tlog.client.aio import AsyncClient
@@ -21,13 +22,17 @@ from tlog.client.errors import (
     VerificationError,
     Violation,
 )
+from tlog.client.monitor import DeliveryError, Monitor, Sink
 from tlog.client.progress import AuditFile, AuditState, MemoryAudit, Progress
+from tlog.client.rules import Rule, RuleError
 from tlog.client.state import FileState, MemoryState, Record, State, default_path
 from tlog.client.status import LogStatus, WitnessStatus
 from tlog.client.sync import Client, SyncBatcher
 from tlog.client.values import Appended, LogInfo, Wait
 from tlog.client.verification import Head, Inclusion
 from tlog.client.verifier import Receipt, Verifier
+from tlog.client.watch import Watch
+from tlog.client.watchfile import WatchFile
 
 __all__ = [
     "Appended",
@@ -39,6 +44,7 @@ __all__ = [
     "Batcher",
     "Client",
     "ClientError",
+    "DeliveryError",
     "FileState",
     "Head",
     "Inclusion",
@@ -46,10 +52,14 @@ __all__ = [
     "LogStatus",
     "MemoryAudit",
     "MemoryState",
+    "Monitor",
     "Progress",
     "Receipt",
     "Record",
     "Refused",
+    "Rule",
+    "RuleError",
+    "Sink",
     "State",
     "StateError",
     "SyncBatcher",
@@ -60,6 +70,8 @@ __all__ = [
     "Verifier",
     "Violation",
     "Wait",
+    "Watch",
+    "WatchFile",
     "WitnessStatus",
     "default_path",
 ]

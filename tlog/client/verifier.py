@@ -36,7 +36,7 @@ class Verifier:
 
     def __init__(self, policy: Policy | bytes) -> None:
         read = policy if isinstance(policy, Policy) else parse_policy(policy)
-        self._open: Callable[[bytes], Head] = lambda note: _weighed(read, note)
+        self._weigh: Callable[[bytes], tuple[Head, str | None]] = lambda note: _weighed(read, note)
 
     @classmethod
     def with_vkeys(cls, vkeys: Sequence[str | VerifierKey]) -> Verifier:
@@ -47,12 +47,23 @@ class Verifier:
         """
         parsed = rules.parse_vkeys(vkeys)
         verifier = cls.__new__(cls)
-        verifier._open = lambda note: rules.open_head(note, parsed)
+        verifier._weigh = lambda note: (rules.open_head(note, parsed), None)
         return verifier
 
     def checkpoint(self, note: bytes) -> Head:
         """Verify a checkpoint (c2sp.org/tlog-checkpoint): its signatures, and the quorum."""
-        return self._open(note)
+        head, missing = self._weigh(note)
+        if missing is not None:
+            raise VerificationError("quorum", missing)
+        return head
+
+    def weigh(self, note: bytes) -> tuple[Head, str | None]:
+        """As `checkpoint`, but only the log's signatures are demanded.
+
+        Returns:
+            What the log has signed, and what is missing for the quorum; None if nothing is.
+        """
+        return self._weigh(note)
 
     def inclusion(
         self, head: Head, *, index: int, leaf_hash: bytes, hashes: Sequence[bytes]
@@ -76,11 +87,10 @@ class Verifier:
         return Receipt(claim.index, leaf_hash, head)
 
 
-def _weighed(policy: Policy, note: bytes) -> Head:
+def _weighed(policy: Policy, note: bytes) -> tuple[Head, str | None]:
     try:
         verdict = policy.evaluate(note)
     except NoteError as error:
         raise VerificationError("signature", str(error)) from None
-    if not verdict.satisfied:
-        raise VerificationError("quorum", verdict.reason)
-    return rules.verified_head(verdict.verified, note)
+    head = rules.verified_head(verdict.verified, note)
+    return head, None if verdict.satisfied else verdict.reason

@@ -57,17 +57,24 @@ class HttpPeer:
         )
 
     async def exchange(
-        self, method: str, url: str, *, limit: int, content: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        limit: int,
+        content: bytes | None = None,
+        content_type: str | None = None,
     ) -> HttpAnswer:
         """Send a request, and read the answer's body of at most `limit` bytes.
 
         Raises:
             RemoteError: no answer, none in time, or a longer one.
         """
+        headers = {} if content_type is None else {"Content-Type": content_type}
         try:
             async with (
                 asyncio.timeout(TOTAL_SECONDS),
-                self._client.stream(method, url, content=content) as response,
+                self._client.stream(method, url, content=content, headers=headers) as response,
             ):
                 body = bytearray()
                 async for piece in response.aiter_raw():
