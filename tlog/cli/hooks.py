@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,7 +34,7 @@ class Print:
     async def send(self, event: bytes) -> None:
         """See `Sink.send`."""
         fields = json.loads(event)
-        self._out.result(_line(fields), **fields)
+        self._out.result(printable(_line(fields)), **fields)
 
 
 class Webhook:
@@ -81,18 +82,26 @@ class Command:
 
     async def send(self, event: bytes) -> None:
         """See `Sink.send`."""
-        try:
-            child = await asyncio.create_subprocess_exec(
-                *self._arguments,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=sys.stderr,  # standard output is for events
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise DeliveryError(f"{self.name} cannot be run: {error.strerror}") from None
+        # Not a pipe: a program need not read all of it, or any.
+        with tempfile.TemporaryFile() as file:
+            try:
+                file.write(event + b"\n")
+                file.seek(0)
+                child = await asyncio.create_subprocess_exec(
+                    *self._arguments,
+                    stdin=file,
+                    stdout=sys.stderr,  # standard output is for events
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise DeliveryError(f"{self.name} cannot be run: {error.strerror}") from None
+        await self._end(child)
+
+    async def _end(self, child: asyncio.subprocess.Process) -> None:
+        """Wait for it, but not longer than it may take."""
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
-                await child.communicate(event + b"\n")
+                await child.wait()
         except TimeoutError:
             raise DeliveryError(f"{self.name} took over {COMMAND_SECONDS:g} s") from None
         finally:
@@ -108,10 +117,9 @@ class Command:
 def _line(event: dict[str, Any]) -> str:
     if event["event"] == "match":
         text = event["entry"] if "entry" in event else f"base64 {event['entry_base64']}"
-        shown = printable(text[: MAX_SHOWN + 1])
-        shown = shown if len(text) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
+        shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
         unsure = "" if event["certain"] else " (not decided in time)"
         return f"{event['log']}: {event['rule']}: entry {event['index']}{unsure}: {shown}"
     if event["event"] == "alarm":
-        return f"{event['log']}: ALARM {event['kind']}: {printable(event['message'])}"
+        return f"{event['log']}: ALARM {event['kind']}: {event['message']}"
     return f"{event['log']}: cleared: {event['kind']}, of {event['since']}"

@@ -199,11 +199,14 @@ def _hooks(to: Deliveries, stack: contextlib.AsyncExitStack) -> list[Sink]:
 
 
 def _verifier(log: LogSection) -> Verifier:
-    from tlog.client import Verifier
+    from tlog.client import TrustError, Verifier
     from tlog.notes import MAX_POLICY_SIZE
 
     if log.policy is not None:
         return Verifier(read_bounded(log.policy, MAX_POLICY_SIZE))
     if not log.vkeys:
         raise click.UsageError(f"{log.label}: a policy or vkeys are needed; nobody else is trusted")
-    return Verifier.with_vkeys(log.vkeys)
+    try:
+        return Verifier.with_vkeys(log.vkeys)
+    except TrustError as error:
+        raise CommandError(f"{log.label}: {error}") from None

@@ -25,6 +25,7 @@ from tlog.client.verifier import Verifier
 from tlog.client.walk import patiently
 from tlog.client.watchfile import Event, Watched, WatchFile
 from tlog.merkle import (
+    HASH_SIZE,
     TILE_WIDTH,
     MerkleError,
     RightEdge,
@@ -223,7 +224,8 @@ class Watch:
         bundles = await asyncio.gather(
             *(self._bundle(index, head) for index in range(first, last)), return_exceptions=True
         )
-        edge, entries = self.watched.edge, list[bytes]()
+        edge = self.watched.edge
+        fresh: list[tuple[RightEdge, list[bytes]]] = []
         for index, bundle in enumerate(bundles, first):
             if isinstance(bundle, BaseException):
                 raise bundle
@@ -233,14 +235,27 @@ class Watch:
                 raise VerificationError(
                     "bundle", f"{entries_path(index)} does not begin as it did when it was shorter"
                 )
-            edge, _ = edge.extend(hashes[known * 32 :])
-            entries += bundle[known:]
+            edge, _ = edge.extend(hashes[known * HASH_SIZE :])
+            fresh.append((edge, bundle[known:]))
         await self._prove(edge, head)
+        for reached, entries in fresh:
+            if await self._search(entries, reached.size - len(entries), head, deliver):
+                self._save(edge=reached)  # what was delivered is not to be delivered again
+            await asyncio.sleep(0)
+        if self.watched.edge is not edge:
+            self._save(edge=edge)
+
+    async def _search(
+        self, entries: Sequence[bytes], begin: int, head: Head, deliver: Deliver
+    ) -> int:
+        """Deliver what the rules find in entries from index `begin` on; gives how much that is."""
+        count = 0
         for index, entry in enumerate(entries, begin):
             for rule, certain in found(self._rules, entry):
-                self.found[rule.name] += 1
                 await deliver(rule, self._match(rule, index, entry, head, certain=certain))
-        self._save(edge=edge)
+                self.found[rule.name] += 1
+                count += 1
+        return count
 
     async def _bundle(self, index: int, head: Head) -> list[bytes]:
         width = min(TILE_WIDTH, head.size - index * TILE_WIDTH)

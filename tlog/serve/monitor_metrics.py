@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from tlog.client import Monitor, Watch
 from tlog.client.watch import Kind
 from tlog.log import LogError
-from tlog.serve.grpc import check_address
+from tlog.serve.addresses import check_address
 
 
 class MonitorMetrics(Collector):
