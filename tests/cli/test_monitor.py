@@ -15,8 +15,11 @@ import pytest
 from tests.cli.conftest import Run
 from tests.client.http_log import HttpLog, Receiver, signed
 from tests.client.tiled import KEYS, numbered
+from tests.e2e.processes import ROOT
 from tests.notes.keyring import LOG_ED, LOG_PQ, W_ED
 from tlog.cli import hooks
+from tlog.cli.monitoring import read_settings
+from tlog.client import Rule
 from tlog.client import monitor as monitoring
 
 ENTRIES = [b'{"n": %d, "actor": {"role": "%s"}}' % (n, (b"user", b"admin")[n % 7 == 0])
@@ -196,6 +199,16 @@ def test_a_file_of_logs_and_rules(run: Run, receiver: Receiver, tmp_path: Path) 
         one.show(ENTRIES)
         assert once(run, "--config", config).code == 3
         assert receiver.alarms() == ["quorum"]
+
+
+def test_the_file_in_the_readme_is_understood(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "monitor.toml").write_text(readme.split("```toml\n")[1].split("```")[0])
+    settings = read_settings(tmp_path / "monitor.toml", {}, [])
+    (log,), (rule,) = settings.log, settings.rule
+    assert log.policy == tmp_path / "payments.policy"
+    assert (rule.path, rule.equals, rule.command) == ("actor.role", "admin", ("./page", "me"))
+    assert Rule.parse(rule.name, path=rule.path, equals=rule.equals)
 
 
 @pytest.mark.parametrize(
