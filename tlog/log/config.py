@@ -52,6 +52,8 @@ class LogConfig(BaseModel):
     """Bytes that may wait to be committed before the log pushes back."""
     linger: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Seconds a commit may wait for company when appends come in parallel."""
+    scrub_interval: Annotated[float, Field(ge=0, le=366 * 86_400)] = 86_400.0
+    """Seconds after which all that is stored is re-hashed again, beside the work; 0 for never."""
 
     quorum_timeout: Annotated[float, Field(gt=0, le=300)] = 5.0
     """Seconds that the witnesses of the policy have to make a quorum for one head."""

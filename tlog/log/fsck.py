@@ -49,6 +49,7 @@ def fsck(
     store: LogStore,
     vkeys: Sequence[VerifierKey],
     *,
+    beside_writer: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> FsckReport:
     """Check every entry, bundle, tile, head and leaf index of a log.
@@ -56,14 +57,19 @@ def fsck(
     Args:
         store: the log's store; it is only read.
         vkeys: the log's verifier keys.
+        beside_writer: the store is a view of one that is written to: the marker and the leaf
+            index, which may be of another moment, are left out.
         progress: told how many entries have been checked.
     """
-    return _Fsck(store, vkeys).run(progress)
+    return _Fsck(store, vkeys, beside_writer=beside_writer).run(progress)
 
 
 class _Fsck:
-    def __init__(self, store: LogStore, vkeys: Sequence[VerifierKey]) -> None:
+    def __init__(
+        self, store: LogStore, vkeys: Sequence[VerifierKey], *, beside_writer: bool
+    ) -> None:
         self._store = store
+        self._beside_writer = beside_writer
         self._size = store.tree_size()
         self._problems: list[str] = []
         self._heads = self._read_heads(vkeys)
@@ -100,8 +106,9 @@ class _Fsck:
         texts = {
             f"the {SIGNED} head": self._store.get_state(SIGNED),
             f"the {PUBLISHED} head": self._store.get_state(PUBLISHED),
-            MARKER: self._store.read_marker(),
         }
+        if not self._beside_writer:
+            texts[MARKER] = self._store.read_marker()
         heads: dict[str, Head] = {}
         if not self._size and not any(texts.values()):
             return heads  # made, but never served: nothing was signed
@@ -150,6 +157,8 @@ class _Fsck:
             stored = self._store.read_tile(0, index)[: width * HASH_SIZE]
             if hashes != stored:
                 self._problems.append(first_difference(index, hashes, stored))
+            if self._beside_writer:
+                return hashes
             split = [hashes[i : i + HASH_SIZE] for i in range(0, len(hashes), HASH_SIZE)]
             found = self._store.find(split, below=start + width)
         except StoreError as error:

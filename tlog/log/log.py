@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import structlog
 
@@ -20,6 +22,7 @@ from tlog.log.policy import FILE_NAME as POLICY
 from tlog.log.policy import load_policy, policy_of
 from tlog.log.publisher import HeadSigner, Publisher
 from tlog.log.reader import Reader
+from tlog.log.scrubber import Scrubber, View
 from tlog.log.sequencer import Accepted, Sequencer
 from tlog.log.startup import recover
 from tlog.merkle import RightEdge
@@ -32,7 +35,7 @@ from tlog.notes import (
     load_signer,
     save_signer,
 )
-from tlog.store import LogStore, RocksStore
+from tlog.store import LogStore, RocksStore, StoreView
 
 KEYS = "keys"
 # Today's witnesses need Ed25519; the specification recommends ML-DSA-44. Both sign every head.
@@ -113,6 +116,16 @@ def load_signers(
     return signers
 
 
+@contextlib.contextmanager
+def _view(directory: Path) -> Iterator[LogStore]:
+    with TemporaryDirectory(prefix="tlog-scrub-") as scratch:
+        view = StoreView(directory, Path(scratch))
+        try:
+            yield view
+        finally:
+            view.close()
+
+
 class Log:
     """A log that is open. Make one with `Log.opened`; all methods run on one event loop.
 
@@ -123,6 +136,7 @@ class Log:
         publisher: signs and shows its heads.
         cosigners: its witnesses, None when its policy asks for none.
         reader: entries and proofs. Sizes given to it must have passed `published_size`.
+        scrubber: re-hashes what is stored, None when its settings say never.
     """
 
     def __init__(
@@ -132,6 +146,7 @@ class Log:
         signers: Sequence[Signer],
         *,
         clock: Callable[[], float],
+        view: View,
         policy: Policy | None = None,
         connect: Connect | None = None,
     ) -> None:
@@ -160,6 +175,13 @@ class Log:
             published=state.published,
             witnessing=self.cosigners,
             refresh_interval=config.refresh_interval,
+        )
+        self.scrubber = (
+            Scrubber(
+                view, self.vkeys, name=config.name, interval=config.scrub_interval, clock=clock
+            )
+            if config.scrub_interval
+            else None
         )
 
     def _cosigners(
@@ -206,7 +228,15 @@ class Log:
         store = RocksStore.open(directory)
         try:
             policy = load_policy(directory, [signer.vkey for signer in signers])
-            log = cls(config, store, signers, clock=clock, policy=policy, connect=connect)
+            log = cls(
+                config,
+                store,
+                signers,
+                clock=clock,
+                view=partial(_view, directory),
+                policy=policy,
+                connect=connect,
+            )
             # A fresh log thus signs a head of size 0 before its first write, and publishes it
             # unless witnesses must cosign it first.
             await log.publisher.sign()
@@ -225,6 +255,8 @@ class Log:
         tasks = [write, publish]
         if self.cosigners is not None:
             tasks.append(asyncio.create_task(self.cosigners.run(), name=f"{self.name}-cosigners"))
+        if self.scrubber is not None:
+            tasks.append(asyncio.create_task(self.scrubber.run(), name=f"{self.name}-scrubber"))
         for task in tasks:
             task.add_done_callback(self._stopped)
         try:
@@ -236,6 +268,8 @@ class Log:
             await asyncio.wait([publish])
             for task in tasks[2:]:
                 task.cancel()
+            if tasks[2:]:
+                await asyncio.wait(tasks[2:])
             self._executor.shutdown()
 
     def _stopped(self, task: asyncio.Task[None]) -> None:

@@ -39,6 +39,11 @@ class ServerMetrics(Collector):
                 _published_at,
             ),
             ("tlog_pending_entries", "Entries accepted and not yet durable.", _pending),
+            (
+                "tlog_scrubbed_timestamp_seconds",
+                "When the whole log was last re-hashed and in order, POSIX time; 0 for never.",
+                _scrubbed_at,
+            ),
             ("tlog_accepting", "1 while the log takes entries, 0 while it refuses.", _accepting),
         ):
             gauge = GaugeMetricFamily(name, what, labels=["log"])
@@ -133,6 +138,10 @@ def _published_at(log: Log) -> float:
 
 def _pending(log: Log) -> float:
     return log.sequencer.pending
+
+
+def _scrubbed_at(log: Log) -> float:
+    return log.scrubber.finished_at if log.scrubber else 0
 
 
 def _accepting(log: Log) -> float:

@@ -14,7 +14,7 @@ from tlog.store.errors import (
     StoreMissing,
 )
 from tlog.store.port import Commit, LogStore
-from tlog.store.rocksdb import RocksStore
+from tlog.store.rocksdb import RocksStore, StoreView
 
 __all__ = [
     "Commit",
@@ -26,4 +26,5 @@ __all__ = [
     "StoreFull",
     "StoreLocked",
     "StoreMissing",
+    "StoreView",
 ]

@@ -95,10 +95,9 @@ class Database:
             raise
 
     def _start(self, *, create: bool) -> None:
-        families = dict(self._family_options())
         try:
-            self._db = Rdict(str(self._database), self._options(create), families, self._access())
-            for name in families:
+            self._db = self._connect(create=create)
+            for name in self._family_options():
                 self._families[name] = self._db.get_column_family(name)
                 self._handles[name] = self._db.get_column_family_handle(name)
         except Exception as error:
@@ -106,14 +105,13 @@ class Database:
             raise self._translate(error, "not opened") from error
         self._unusable = "it was opened read-only" if self._read_only else None
 
-    def _options(self, create: bool) -> Options:
-        return database_options(create=create)
-
-    def _access(self) -> AccessType:
-        if not self._read_only:
-            return AccessType.read_write()
-        # The default refuses a database with a log to replay, that is, every live one.
-        return AccessType.read_only(error_if_log_file_exist=False)
+    def _connect(self, *, create: bool) -> Rdict:
+        access = AccessType.read_write()
+        if self._read_only:
+            # The default refuses a database with a log to replay, that is, every live one.
+            access = AccessType.read_only(error_if_log_file_exist=False)
+        options = database_options(create=create)
+        return Rdict(str(self._database), options, dict(self._family_options()), access)
 
     def close(self) -> None:
         """Let go of the store, so that it can be opened again at once. Never raises.

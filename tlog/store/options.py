@@ -55,16 +55,31 @@ def database_options(*, create: bool) -> Options:
     return options
 
 
-def column_family_options() -> dict[str, Options]:
+def uncached_options() -> tuple[Options, dict[str, Options]]:
+    """The options of a secondary: each read comes from the disk, none is kept.
+
+    Neither this process nor the kernel then hides that a byte on the disk has changed.
+    """
+    options = database_options(create=False)
+    options.set_use_direct_reads(True)
+    # A table that the writer removes meanwhile stays readable for whoever has it open.
+    options.set_max_open_files(-1)
+    none = Cache(1)
+    return options, column_family_options(none, none)
+
+
+def column_family_options(
+    cache: Cache = _CACHE, bundle_cache: Cache = _BUNDLE_CACHE
+) -> dict[str, Options]:
     """The options of each column family."""
     return {
-        "state": _family(_table(_CACHE), write_buffer=4 * _MIB),
-        "tiles": _family(_table(_CACHE), write_buffer=16 * _MIB),
+        "state": _family(_table(cache), write_buffer=4 * _MIB),
+        "tiles": _family(_table(cache), write_buffer=16 * _MIB),
         # Keys that only grow are moved by compaction, not copied: with blob files as much was
         # written, and a read took three times as long (their crc32c is done in software here).
-        "bundles": _family(_table(_BUNDLE_CACHE), write_buffer=32 * _MIB),
-        "tail": _family(_table(_CACHE), write_buffer=16 * _MIB),
-        "leaf_index": _leaf_index(),
+        "bundles": _family(_table(bundle_cache), write_buffer=32 * _MIB),
+        "tail": _family(_table(cache), write_buffer=16 * _MIB),
+        "leaf_index": _leaf_index(cache),
     }
 
 
@@ -92,8 +107,8 @@ def _table(cache: Cache) -> BlockBasedOptions:
     return table
 
 
-def _leaf_index() -> Options:
-    table = _table(_CACHE)
+def _leaf_index(cache: Cache) -> Options:
+    table = _table(cache)
     # A look-up asks a filter of each run: with few large parts half the time of many small ones.
     table.set_metadata_block_size(64 << 10)
     # A fifth less work than blocks of 4 KiB in flushing and compaction; look-ups take no longer.

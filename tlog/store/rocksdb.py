@@ -18,7 +18,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Any, Final
 
-from rocksdict import Options, Rdict, WriteBatch
+from rocksdict import AccessType, Options, Rdict, WriteBatch
 
 from tlog.merkle.hashing import HASH_SIZE
 from tlog.merkle.tiles import TILE_WIDTH, encode_bundle, entries_path, tile_path
@@ -27,7 +27,7 @@ from tlog.store.database import DATABASE, Database
 from tlog.store.disk import sync_directory
 from tlog.store.errors import SchemaError, StoreCorrupt, StoreError, StoreMissing
 from tlog.store.leaf_index import LeafIndex
-from tlog.store.options import column_family_options
+from tlog.store.options import column_family_options, uncached_options
 from tlog.store.port import Commit
 
 SCHEMA_VERSION: Final = b"1"
@@ -90,7 +90,7 @@ class RocksStore(Database):
         """Open the store in a directory.
 
         With `read_only` nothing that is stored is changed, no lock is taken, and all writes are
-        refused; run it beside no writer.
+        refused; run it beside no writer, for that is what `StoreView` is for.
 
         Raises:
             StoreMissing: there is no store.
@@ -316,6 +316,30 @@ class RocksStore(Database):
         if self._leaves is None:
             raise StoreCorrupt(self._leaves_damage)
         return self._leaves
+
+
+class StoreView(RocksStore):
+    """What the disk holds of a store at this moment, to be read beside its writer, uncached.
+
+    All of it is of one moment, but for the marker and the leaf index, which may be of another.
+
+    Args:
+        path: the directory of the store.
+        scratch: a directory for RocksDB's own messages.
+
+    Raises:
+        As `RocksStore.open`.
+    """
+
+    def __init__(self, path: Path, scratch: Path) -> None:
+        super().__init__(path, read_only=True)
+        self._scratch = scratch
+        self.reopen()
+
+    def _connect(self, *, create: bool) -> Rdict:
+        options, families = uncached_options()
+        access = AccessType.secondary(str(self._scratch))
+        return Rdict(str(self._database), options, families, access)
 
 
 def _state_key(name: str) -> bytes:
