@@ -1,0 +1,244 @@
+"""The catalogue: what each type lets into the clear, and what a tenant may add."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.audit.producer import CATALOGUE, PAYLOAD, access, forged, opened, received, signed
+from tlog.audit import CatalogueError, EventRefused, load_catalogue
+from tlog.audit.personal import find_personal
+from tlog.audit.sdjwt import disclose
+
+ALICE = [[disclose("id", "alice@example.com")]]
+
+
+def refused(payload: dict[str, Any]) -> EventRefused:
+    with pytest.raises(EventRefused) as caught:
+        opened(forged(ALICE, payload=payload))
+    return caught.value
+
+
+def test_the_event_that_the_refusals_start_from_is_fine() -> None:
+    event = opened(forged(ALICE))
+    assert event.occurred_at.isoformat() == "2026-01-31T17:30:00+00:00"
+    assert (event.producer, event.seq) == ("shop", 1)
+    assert event.subject_ids() == ["alice@example.com"]
+
+
+@pytest.mark.parametrize("field", sorted(PAYLOAD.keys() - {"_sd_alg", "type", "schema_version"}))
+def test_what_is_required_is_missed_by_name(field: str) -> None:
+    assert refused({field: None}).field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("type", "request.eaten", "no type of the catalogue"),
+        ("type", ["request.received"], "no type of the catalogue"),
+        ("schema_version", 2, "version 2 of request.received is not known"),
+        ("schema_version", True, "version True of"),
+        ("request_type", "destroy", "one of access_admt"),
+        ("request_type", 7, "one of"),
+        ("channel", "", "one of"),
+        ("request_id", "R" * 129, "the limit is 128"),
+        ("request_id", "", "not empty"),
+        ("request_id", 17, "a string"),
+        ("request_id", "R\n1", "control character"),
+        ("request_id", "R\u20281", "control character"),
+        ("event_id", "019aa000-0000-4000-8000-000000000001", "version 7"),
+        ("event_id", "019AA000-0000-7000-8000-000000000001", "version 7"),
+        ("tenant", "other", "this is the log of acme"),
+        ("tenant", "Acme", "a name of"),
+        ("producer_id", "till", "signed by a key of shop"),
+        ("producer_seq", 0, "at least 1"),
+        ("producer_seq", 1.0, "an integer"),
+        ("producer_seq", True, "an integer"),
+        ("producer_seq", 1 << 53, "below 2"),
+        ("occurred_at", "2026-01-31T09:30:00", "with an offset"),
+        ("occurred_at", "2026-01-31 09:30:00Z", "RFC 3339"),
+        ("occurred_at", "2026-01-31T09:30:00-00:00", "unknown one"),
+        ("occurred_at", "2026-01-31T09:30:00PST", "RFC 3339"),
+        ("occurred_at", "2026-02-30T09:30:00Z", "no such time"),
+        ("occurred_at", "2026-01-31T09:30:60Z", "no such time"),
+        ("occurred_at", "2026-01-31T09:30:00+25:00", "no such time"),
+        ("occurred_at", "0001-01-01T00:00:00+10:00", "no such time"),
+        ("occurred_at", 1769851800, "a string"),
+        ("actor", "eve", "it is personal: disclose it"),
+        ("details", {"a": 1}, "it is personal: disclose it"),
+        ("colour", "red", "does not declare it public"),
+        ("purposes", ["x"], "request.received does not declare it public"),
+        ("id", "x", "does not declare it public"),
+        ("...", "x", "does not declare it public"),
+        ("by_agent", "yes", "true or false"),
+        ("retention_class", "access", "ends before requests"),
+        ("retention_class", "forever", "no retention class"),
+        ("_sd_alg", "sha-512", "only sha-256"),
+        ("_sd_alg", None, "only sha-256"),
+        ("_sd", "x", "digests"),
+        ("_sd", ["x"], "no SHA-256 digest"),
+        ("subjects", {}, "list of at most"),
+        ("subjects", [{"_sd": [], "id": "alice"}], "holds `_sd` and nothing else"),
+        ("purpose", "ask alice@example.com", "an e-mail address"),
+        ("request_id", "4111-1111-1111-1111", "a card number"),
+        ("jurisdiction", "078-05-1120", "a social security number"),
+        ("legal_basis", "call +1 415 555 0100", "a telephone number"),
+        ("action", "GET from 192.0.2.7", "an IP address"),
+    ],
+)
+def test_a_wrong_claim_is_refused_by_name(field: str, value: Any, said: str) -> None:
+    refusal = refused({field: value})
+    assert refusal.field.partition("[")[0] == field
+    assert said in str(refusal)
+
+
+def test_a_request_is_about_somebody() -> None:
+    with pytest.raises(EventRefused, match="is about somebody") as caught:
+        opened(forged([]))
+    assert caught.value.field == "subjects"
+
+
+def test_retention_may_be_longer() -> None:
+    opened(forged(ALICE, payload={"retention_class": "operations"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("alice@example.com", "an e-mail address"),
+        ("a.b+c@mail.example.co.uk", "an e-mail address"),
+        ("/users/alice%40example.com", "an e-mail address"),
+        ("alice\uff20example.com", "an e-mail address"),
+        ("5500005555555559", "a card number"),
+        ("3714 496353 98431", "a card number"),
+        ("123 45 6789", "a social security number"),
+        ("(415) 555-0100", "a telephone number"),
+        ("415.555.0100", "a telephone number"),
+        ("+442079460958", "a telephone number"),
+        ("\uff14\uff11\uff15-555-0100", "a telephone number"),
+        ("2001:db8:0:0:1::5", "an IP address"),
+    ],
+)
+def test_personal_data_is_seen(text: str, kind: str) -> None:
+    assert find_personal(text) == kind
+    assert find_personal(f"before {text} after") == kind
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "R-2026-000123",
+        "4111111111111112",  # fails Luhn's check
+        "000-12-3456",
+        "019aa000-0000-7000-8000-000000000001",
+        "v1.2.3",
+        "12:30:45",
+        "customers@home",
+        "1234567890",
+        "2026-01-31T09:30:00Z",
+    ],
+)
+def test_ordinary_text_is_let_through(text: str) -> None:
+    assert find_personal(text) is None
+
+
+OWN = """
+version = 1
+[retention]
+orders = { months = 12 }
+requests = { months = 24 }
+[claims]
+order_id = { kind = "string", max = 32 }
+gift = { kind = "boolean" }
+card = { personal = true, kind = "string", max = 19 }
+[types."order.placed"]
+version = 3
+retention = "orders"
+required = ["order_id", "card"]
+optional = ["gift"]
+"""
+
+
+def test_a_tenant_adds_types_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "types.toml").write_text(OWN)
+    catalogue = load_catalogue(tmp_path / "types.toml")
+    assert catalogue.retention["requests"] == 24
+    assert catalogue.types.keys() > CATALOGUE.types.keys()
+    draft = access(
+        type="order.placed",
+        schema_version=3,
+        public={"order_id": "7", "gift": True},
+        personal={"card": "4111111111111111", "colour": "red"},
+    )
+    event = opened(signed(draft, catalogue=catalogue), catalogue=catalogue)
+    assert {d.name: d.value for d in event.shared} == dict(draft.personal)
+    with pytest.raises(EventRefused) as caught:
+        opened(signed(draft, catalogue=catalogue))
+    assert caught.value.field == "type"
+    for personal, said in [({}, "requires it, disclosed"), ({"card": "4" * 20}, "limit is 19")]:
+        with pytest.raises(EventRefused, match=said) as caught:
+            signed(access(**{**vars_of(draft), "personal": personal}), catalogue=catalogue)
+        assert caught.value.field == "card"
+
+
+def vars_of(draft: Any) -> dict[str, Any]:
+    return {name: getattr(draft, name) for name in draft.__slots__}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (("version = 1\n[ret", "version = 2\n[ret"), "version"),
+        (("months = 24", "months = 23"), "retention.requests"),
+        (("months = 12", "months = 0"), "retention.orders"),
+        (("months = 12", "months = 12, days = 1"), "retention.orders"),
+        (('order_id = { kind = "string"', 'purpose = { kind = "string"'), "claims.purpose"),
+        (('order_id = { kind = "string"', '_sd = { kind = "string"'), "claims._sd"),
+        (("max = 32", "max = 5000"), "claims.order_id.max"),
+        (("max = 32", "least = 1"), "claims.order_id.least"),
+        (("personal = true", "personal = 1"), "claims.card.personal"),
+        (('"boolean"', '"any"'), "claims.gift.kind"),
+        (('"boolean"', '"maybe"'), "claims.gift.kind"),
+        (('"boolean"', '"enum"'), "claims.gift.values"),
+        (('"order.placed"', '"request.received"'), "types.request.received"),
+        (('"order.placed"', '"request.paid"'), "types.request.paid.retention"),
+        (('"order.placed"', '"Order"'), "types.Order"),
+        (("version = 3", "version = 0"), "types.order.placed.version"),
+        (('retention = "orders"', 'retention = "none"'), "types.order.placed.retention"),
+        (('optional = ["gift"]', 'optional = ["present"]'), "types.order.placed.optional"),
+        (('["gift"]', '["gift", "gift"]'), "types.order.placed.optional"),
+        (('optional = ["gift"]', "optional = 7"), "types.order.placed.optional"),
+        (('optional = ["gift"]', 'tokens = "all"'), "types.order.placed"),
+        (('optional = ["gift"]', "secret = 1"), "types.order.placed.secret"),
+        (("[retention]", "[envelope]\nrequired = []\n[retention]"), "envelope"),
+        (("[retention]", "[more]\n[retention]"), "more"),
+        (("[claims]", "[claims"), ""),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_by_setting(
+    change: tuple[str, str], field: str
+) -> None:
+    assert change[0] in OWN
+    with pytest.raises(CatalogueError) as caught:
+        CATALOGUE.extended(OWN.replace(*change, 1))
+    assert caught.value.field == field
+
+
+def test_a_file_is_bounded_and_must_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "types.toml"
+    with pytest.raises(CatalogueError, match="No such file"):
+        load_catalogue(path)
+    path.write_bytes(b"#" * (1 << 21))
+    with pytest.raises(CatalogueError, match="longer than"):
+        load_catalogue(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(CatalogueError, match="utf-8"):
+        load_catalogue(path)
+
+
+def test_what_a_producer_would_be_refused_is_not_signed() -> None:
+    with pytest.raises(EventRefused) as caught:
+        signed(received(public={"request_id": "R-1", "request_type": "delete"}))
+    assert caught.value.field == "channel"

@@ -1,0 +1,56 @@
+"""The records layer: who did what to whose data, when and why; provable, and erasable.
+
+An event is made where it happens, as an SD-JWT (RFC 9901) that its producer signs (`event`, over
+`sdjwt` and `jws`). What its type (`catalogue`, data in `catalogue.toml`) declares public stands in
+the clear; all else is personal: salted digests, with the disclosures sent beside the signature.
+
+    SD-JWT ──verify──▶ leaf {JWS, time of receipt, tokens} ──▶ the log      (never personal)
+              └──────▶ disclosures, sealed for each subject ──▶ the vault   (erasable)
+
+Events and leaves are pure: no clock, no I/O. `producers` is the pure state machine of keys and
+sequence numbers, rebuilt from the log alone. Two modules open databases and are imported by name,
+never by what users import: `vault` (keys and sealed parts) and `records` (the write path).
+
+One event, from receipt to answer, in `records.Records`; each step is durable before the next:
+
+1. verify: signature, type, digests. A refused event leaves nothing behind, and its place in its
+   producer's sequence stays open, so that the next one shows the gap.
+2. decide, against the state after the round before: duplicate, conflict, gap, repeat, clock.
+   What the log has to say of it becomes events of its own, signed by the service's key.
+3. the sealed parts go into the vault, marked pending by leaf hash;
+4. the leaves go into the log: *this is the commit point*;
+5. the marks are taken away, the event ids get their indices, and the callers their answer.
+
+After a kill between 3 and 4 the marks have no leaves, and their parts are deleted: nothing was
+answered. Between 4 and 5 the leaves are read from the log again, and step 5 is done for them. An
+event sent again is found by its id. Everything but keys and parts is derived from the log.
+
+**Tokens** (`tokens`) stand in the leaf, in epochs of a quarter. Evidence class: HMAC under the
+tenant's key of the epoch; survives an erasure, as the record of a request must (11 CCR 7101).
+Erasable class: HMAC under the subject's own random key, and dies with it. The type says which.
+
+**Keys.** A tenant key (file, or the command of a KMS) wraps a random key for each subject, an
+epoch key for each quarter, and the key of the directory from identifier to subject. A part about
+one subject opens with that subject's key. What an event says of all its subjects opens with all
+of their keys together: the first erasure takes it, so what must outlive the others belongs into
+the part of its own subject.
+"""
+
+from tlog.audit.catalogue import Catalogue, TokenClass, default_catalogue, load_catalogue
+from tlog.audit.errors import AuditError, CatalogueError, EventRefused
+from tlog.audit.event import Draft, Event, match_disclosures, open_event, sign_event
+
+__all__ = [
+    "AuditError",
+    "Catalogue",
+    "CatalogueError",
+    "Draft",
+    "Event",
+    "EventRefused",
+    "TokenClass",
+    "default_catalogue",
+    "load_catalogue",
+    "match_disclosures",
+    "open_event",
+    "sign_event",
+]

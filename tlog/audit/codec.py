@@ -1,0 +1,79 @@
+"""The encodings of the room, strict: base64url without padding, and bounded JSON."""
+
+from __future__ import annotations
+
+import json
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from tlog.audit.errors import EventRefused
+
+MAX_DEPTH = 16
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = str.maketrans("-_+/", "+/!!")  # `!` is in no alphabet
+
+
+def encode_base64url(data: bytes) -> str:
+    """RFC 4648, section 5, without padding."""
+    return b2a_base64(data, newline=False).translate(_TO_URL).rstrip(b"=").decode("ascii")
+
+
+def decode_base64url(text: str, *, field: str) -> bytes:
+    """Inverse of `encode_base64url`; refuses every other spelling."""
+    try:
+        padded = text.translate(_FROM_URL) + "=="[: -len(text) % 4]
+        data = a2b_base64(padded, strict_mode=True)
+    except ValueError:
+        raise EventRefused("not base64url (RFC 4648, section 5, no padding)", field=field) from None
+    if encode_base64url(data) != text:
+        raise EventRefused("not canonical base64url: spare bits are set", field=field)
+    return data
+
+
+def load_json(data: bytes, *, field: str) -> Any:
+    """One JSON value: UTF-8, no name twice in an object, no NaN, at most 16 levels deep.
+
+    The caller bounds the bytes.
+    """
+    try:
+        value = _DECODER.decode(data.decode("utf-8"))
+    except EventRefused as refusal:
+        raise EventRefused(str(refusal), field=field) from None
+    except (ValueError, RecursionError) as error:
+        raise EventRefused(f"not JSON: {error}", field=field) from None
+    return value
+
+
+def check_depth(value: Any, *, field: str, depth: int = MAX_DEPTH) -> None:
+    """Refuse a value that is nested too deep."""
+    if isinstance(value, (dict, list)):
+        if not depth:
+            raise EventRefused(f"nested deeper than {MAX_DEPTH}", field=field)
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, (dict, list)):
+                check_depth(item, field=field, depth=depth - 1)
+
+
+def dump_json(value: Any) -> bytes:
+    """Compact JSON in UTF-8, names sorted."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode("utf-8")
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise EventRefused(f"the name {twice!r:.80} stands twice in one object")
+    return made
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise EventRefused(f"{name} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
