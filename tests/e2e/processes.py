@@ -63,17 +63,22 @@ class Terminal:
     @contextmanager
     def serving(self, *directories: str) -> Iterator[Served]:
         """A server on free ports, which later commands of this terminal talk to."""
-        ports = ("--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0")
-        child = self.start("serve", "--json", *directories, *ports)
-        with ended(child):
+        with self.ready("serve", *directories) as server:
+            self.environment["TLOG_SERVER"] = server.grpc
+            self.environment["TLOG_VKEY"] = " ".join(server.ready["logs"][0]["vkeys"])
+            yield server
+
+    @contextmanager
+    def ready(
+        self, *words: str, grpc: str = "127.0.0.1:0", http: str = "127.0.0.1:0"
+    ) -> Iterator[Served]:
+        """Whatever serves, when it is ready; free ports unless others are given."""
+        with ended(self.start(*words, "--json", "--grpc", grpc, "--http", http)) as child:
             assert child.stdout is not None
             line = child.stdout.readline()
             if not line:
                 raise AssertionError(child.communicate()[1].decode())
-            server = Served(child, json.loads(line))
-            self.environment["TLOG_SERVER"] = server.grpc
-            self.environment["TLOG_VKEY"] = " ".join(server.ready["logs"][0]["vkeys"])
-            yield server
+            yield Served(child, json.loads(line))
 
 
 class Served:
