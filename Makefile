@@ -18,7 +18,7 @@ $(READY): tools/requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: setup ## serve a log in ./data with real lines in it, until Ctrl-C (ONCE=1: stop after the proof)
+run: setup ## serve a log and three witnesses in ./data, with real lines in it, until Ctrl-C (ONCE=1: stop after the proof)
 	@$(BIN)/python -m tools.run $(if $(ONCE),--once)
 
 demo: setup ## append, prove, verify offline, damage the proof and see it refused

@@ -22,7 +22,7 @@ def demo(shell: Shell) -> None:
     say("A log has a directory, an origin, and two verifier keys:")
     shell.tlog("init", "log", "--origin", "demo.example/log")
     shell.export({"XDG_STATE_HOME": str(shell.directory / "state")})
-    server = shell.serve("log", "--grpc", "127.0.0.1:0", *HTTP)
+    server = shell.start("serve", "log", "--grpc", "127.0.0.1:0", *HTTP)
     try:
         address = server.ready["grpc"]
         # Both keys: then every bit of a receipt counts, of both signatures too.
@@ -43,7 +43,7 @@ def demo(shell: Shell) -> None:
         say("\nThe client remembers the last head it saw. After a restart the server must prove")
         say("that its log continues that one, or the client refuses it:")
         server.stop()
-        server = shell.serve("log", "--grpc", address, *HTTP)
+        server = shell.start("serve", "log", "--grpc", address, *HTTP)
         shell.tlog("append", "--wait", "published", "Bob signed too")
         shell.tlog("checkpoint")
     finally:

@@ -1,8 +1,9 @@
-"""`make run`: a log in ./data with real lines of this machine in it, served until Ctrl-C."""
+"""`make run`: a log with real lines of this machine in it and three witnesses, until Ctrl-C."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tools import witnesses
 from tools.session import Server, Shell, say
 
 SAMPLE_LINES = 2000
@@ -24,34 +26,43 @@ COMMANDS = (
 
 
 def main() -> None:
-    """Create the log if need be, serve it, append, prove, verify; then serve on."""
+    """Make what is not there, serve it, append, prove, verify; then serve on."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--once", action="store_true", help="stop after the proof")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="where to keep the log")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="where to keep all of it")
     options = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # or the server would outlive us
+    for number in (signal.SIGTERM, signal.SIGHUP):  # or the servers would outlive us
         signal.signal(number, signal.default_int_handler)
     data: Path = options.data
     data.mkdir(parents=True, exist_ok=True)
-    shell = Shell(data)
-    if not (data / "demo" / "log.toml").exists():
-        shell.tlog("init", "demo", "--origin", "localhost/demo")
+    servers: list[Server] = []
     try:
-        server = shell.serve("demo")
-    except SystemExit:
-        say("If a port is taken, choose others:")
-        say("  TLOG_GRPC=127.0.0.1:7962 TLOG_HTTP=127.0.0.1:7963 make run")
-        raise
-    try:
-        show(server, shell)
+        run(Shell(data), servers)
         if not options.once:
             say("\nServing until Ctrl-C.")
-            server.wait()
+            servers[-1].wait()
     except KeyboardInterrupt:
         say("\nstopping")
     finally:
-        code = server.stop()
-    raise SystemExit(code)
+        # The log first: it may have something to publish.
+        codes = [server.stop() for server in reversed(servers)]
+    raise SystemExit(max(codes))
+
+
+def run(shell: Shell, servers: list[Server]) -> None:
+    """Start the witnesses and the log, and show what they do. What is started goes to `servers`."""
+    http = os.environ.get("TLOG_HTTP", "127.0.0.1:6963")
+    made = witnesses.make(shell, "demo", f"http://{http}/demo")
+    say("\nEach witness is a process of its own, with its own keys and directory:")
+    try:
+        for one in made:
+            servers.append(witnesses.start(shell, one))
+        servers.append(shell.start("serve", "demo"))
+    except SystemExit:
+        say("If a port is taken, choose others:")
+        say("  TLOG_WITNESS_PORT=7972 TLOG_GRPC=127.0.0.1:7962 TLOG_HTTP=127.0.0.1:7963 make run")
+        raise
+    show(servers[-1], shell)
 
 
 def show(server: Server, shell: Shell) -> None:
@@ -69,7 +80,8 @@ def show(server: Server, shell: Shell) -> None:
     say(f"\n{len(lines)} lines of {what} go into the log; each is an entry:")
     placed = shell.tlog("append", "--lines", "sample", "--wait", "published")
     index = int(placed.split("..")[0]) + len(lines) // 2
-    say("\nThe log's checkpoint, verified with its public key:")
+    say("\nThe log's checkpoint, verified with its public key; three witnesses have cosigned it:")
+    witnesses.wait_for_all(f"{server.ready['http']}/demo/checkpoint", shell.directory / "demo")
     shell.tlog("checkpoint")
     line = lines[len(lines) // 2]
     (shell.directory / "line").write_bytes(line)

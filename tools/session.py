@@ -56,16 +56,16 @@ class Shell:
             raise SystemExit(f"tlog {words[0]} ended with {done.returncode}, not {expect}")
         return done.stdout
 
-    def serve(self, *words: str) -> Server:
-        """Start a server, and wait until it is ready.
+    def start(self, *words: str) -> Server:
+        """Start a verb that serves, and wait until it is ready.
 
         Raises:
             SystemExit: it does not start; it has said why.
         """
-        say(f"$ tlog serve {shlex.join(words)} &")
+        say(f"$ tlog {shlex.join(words)} &")
         return Server(
             subprocess.Popen(
-                [*TLOG, "serve", "--json", *words],
+                [*TLOG, *words, "--json"],
                 cwd=self.directory,
                 env=self._environment,
                 stdout=subprocess.PIPE,
@@ -76,10 +76,10 @@ class Shell:
 
 
 class Server:
-    """`tlog serve` as a child process.
+    """A verb that serves, as a child process.
 
     Attributes:
-        ready: what it said when it was ready: addresses and logs.
+        ready: what it said when it was ready.
     """
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
