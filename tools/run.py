@@ -31,7 +31,8 @@ def main() -> None:
     parser.add_argument("--once", action="store_true", help="stop after the proof")
     parser.add_argument("--data", type=Path, default=Path("data"), help="where to keep all of it")
     options = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # or the servers would outlive us
+    # Or the servers would outlive us; a shell starts what it runs in the background deaf to Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     data: Path = options.data
     data.mkdir(parents=True, exist_ok=True)
