@@ -45,8 +45,10 @@ def matches(shown: str, said: str) -> bool:
 
 
 def test_the_commands_do_what_is_shown(terminal: Terminal) -> None:
-    grpc, http = (f"127.0.0.1:{free_port()}" for _ in range(2))
-    text = README.replace("127.0.0.1:6962", grpc).replace("127.0.0.1:6963", http)
+    text, taken = README, dict[int, str]()
+    for port in (6962, 6963, 6972, 6973, 7962, 7963):
+        taken[port] = f"127.0.0.1:{free_port()}"
+        text = text.replace(f"127.0.0.1:{port}", taken[port])
     binaries = terminal.directory / "bin"
     binaries.mkdir()
     for name, command in (("tlog", TLOG), ("python3", (sys.executable,))):
@@ -55,9 +57,12 @@ def test_the_commands_do_what_is_shown(terminal: Terminal) -> None:
     (terminal.directory / "tools").symlink_to(ROOT / "tools")
     terminal.environment |= {
         "PATH": f"{binaries}:{terminal.environment['PATH']}",
-        "TLOG_GRPC": grpc,
-        "TLOG_HTTP": http,
-        "TLOG_SERVER": grpc,
+        "TLOG_GRPC": taken[6962],
+        "TLOG_HTTP": taken[6963],
+        "TLOG_SERVER": taken[6962],
+        "TLOG_WITNESS": taken[6972],
+        "TLOG_WITNESS_GRPC": taken[6972],
+        "TLOG_WITNESS_HTTP": taken[6973],
     }
     with contextlib.ExitStack() as stack:
         shell = stack.enter_context(ended(terminal.start(program=("bash",))))
@@ -69,7 +74,7 @@ def test_the_commands_do_what_is_shown(terminal: Terminal) -> None:
                 out, err = done.communicate(timeout=PATIENCE)
                 assert (done.returncode, out, err) == (0, b"", b"")
                 continue
-            if step.command.startswith("tlog serve"):
+            if step.command.startswith(("tlog serve", "tlog witness serve")):
                 server = terminal.start("-c", f"exec {step.command}", program=("bash",))
                 stack.enter_context(ended(server))
                 said = _lines(server, step.shown.count("\n"))

@@ -83,7 +83,7 @@ async def _serve(directory: Path, grpc: str, http: str, out: Output) -> None:
 def _ready(directory: Path, node: Node, out: Output, *, grpc: str, http: str) -> None:
     name, logs, peers = node.witness.config.name, len(node.witness.logs), node.gossip.peers
     out.result(
-        f"witness {name}  {logs} logs  {len(peers)} peers  in {directory}\n"
+        f"witness {name}  logs: {logs}  peers: {len(peers)}  in {directory}\n"
         f"gRPC    {grpc}\nHTTP    {http}/",
         name=name,
         directory=str(directory),
