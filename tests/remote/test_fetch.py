@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
+import ssl
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from tests.client.tiled import VERIFIER, TiledLog, numbered
 from tests.remote.test_hostile import http
@@ -24,7 +33,7 @@ from tlog.client import (
 )
 from tlog.client import walk as walking
 from tlog.merkle import TILE_WIDTH, Tile
-from tlog.remote import RemoteError, open_source
+from tlog.remote import RemoteError, fetch, open_source
 
 SIZE = 1000
 ENTRIES = numbered(SIZE)
@@ -115,6 +124,18 @@ async def test_an_honest_log() -> None:
             assert all(wanted in head for head in server.asked)
 
 
+async def test_answers_do_not_wait_for_the_garbage_collector() -> None:
+    """One that was read may have 16 MiB, and hundreds are read before it comes."""
+    async with serving() as server:
+        gc.collect()
+        gc.disable()
+        try:
+            assert await audit(server) == SIZE
+            assert not [found for found in gc.get_objects() if isinstance(found, fetch._Answer)]
+        finally:
+            gc.enable()
+
+
 async def test_partial_resources_that_are_gone_are_read_from_the_full_ones() -> None:
     """SPEC tlog-tiles: a log may drop what a later full tile contains."""
     async with serving() as server:
@@ -194,6 +215,10 @@ LIES: dict[str, bytes | Callable[[], Pieces]] = {
         OK + GZIPPED + b"Transfer-Encoding: chunked\r\n\r\na\r\n" + GZIP_HEADER + b"\r\n",
         b"%x\r\n%s\r\n" % (len(EMPTY_BLOCKS), EMPTY_BLOCKS),
     ),
+    "endless bytes after a gzip": lambda: endless(
+        OK + GZIPPED + b"Transfer-Encoding: chunked\r\n\r\n14\r\n" + gzip.compress(b"") + b"\r\n",
+        b"ffff\r\n" + bytes(65_535) + b"\r\n",
+    ),
     "endless headers": lambda: endless(OK, b"X: y\r\n" * 10_000),
     "an endless header": lambda: endless(OK + b"X: ", bytes([120]) * 65_536),
     "an endless status line": lambda: endless(b"HTTP/1.1 200 ", bytes([120]) * 65_536),
@@ -259,6 +284,7 @@ async def test_a_malicious_server(at: str, lie: str) -> None:
         ("a gzip bomb", "tile/0/002: longer than 8192 bytes"),
         ("a nested gzip bomb", "content coding gzip, gzip"),
         ("half a gzip", "broken gzip"),
+        ("endless bytes after a gzip", "goes on after its end"),
         ("a slow body", "tile/0/002 did not answer within 0.4 s"),
         ("a redirect", "302: redirects are not followed"),
         ("push-back", "503 later"),
@@ -271,6 +297,57 @@ async def test_what_a_lie_is_called(lie: str, says: str) -> None:
         server.lies["tile/0/002"] = LIES[lie]
         with pytest.raises(ClientError, match=says):
             await audit(server)
+
+
+async def test_a_short_log_turns_long_at_once() -> None:
+    """Bundles that would have 16 MiB each, all on their way at the same moment."""
+    async with serving(TiledLog(numbered(6000))) as server:
+        for index in range(4, 24):
+            path = f"tile/entries/{index:03d}" + (".p/112" if index == 23 else "")
+            server.lies[path] = lambda: endless(OK + b"\r\n", bytes(65_536))
+        tracemalloc.start()
+        try:
+            with pytest.raises((VerificationError, Unreachable)):
+                await audit(server)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 400 << 20
+
+
+async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose certificate is not known is not read from."""
+    certificate, key = self_signed(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    server = Server(TiledLog(ENTRIES))
+    async with await asyncio.start_server(server.answer, "127.0.0.1", 0, ssl=context) as listening:
+        server.url = f"https://localhost:{listening.sockets[0].getsockname()[1]}/log"
+        with pytest.raises(Unreachable, match="certificate"):
+            await audit(server)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert await audit(server) == SIZE
+        server.url = server.url.replace("localhost", "127.0.0.1")
+        with pytest.raises(Unreachable, match="certificate"):
+            await audit(server)
+
+
+def self_signed(directory: Path) -> tuple[Path, Path]:
+    """A certificate for `localhost`, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = directory / "certificate.pem", directory / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
 
 
 # ---- logs that lie about their past ----

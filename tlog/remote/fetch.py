@@ -174,6 +174,9 @@ class _Answer:
             self._body += piece[: _MAX_REASON_BYTES - len(self._body)]
             return
         if self._inflate is not None:
+            if self._inflate.eof:
+                self.problem = "broken gzip: the answer goes on after its end"
+                return
             try:
                 # Never more than a byte over the limit, whatever it would unfold to.
                 piece = self._inflate.decompress(piece, self._limit + 1 - len(self._body))
@@ -217,14 +220,19 @@ class _Answer:
 
 
 async def _read(reader: asyncio.StreamReader, answer: _Answer) -> None:
+    """Read an answer."""
     received = 0
-    while not answer.complete and answer.problem is None:
-        piece = await reader.read(_PIECE)
-        if not piece:
-            raise ConnectionResetError("the connection ended before the answer did")
-        answer.begun = True
-        received += len(piece)
-        if not answer.fits(received):
-            answer.problem = f"more than {received - len(piece)} bytes are no such resource"
-            break
-        answer.parser.feed_data(piece)
+    try:
+        while not answer.complete and answer.problem is None:
+            piece = await reader.read(_PIECE)
+            if not piece:
+                raise ConnectionResetError("the connection ended before the answer did")
+            answer.begun = True
+            received += len(piece)
+            if not answer.fits(received):
+                answer.problem = f"more than {received - len(piece)} bytes are no such resource"
+                break
+            answer.parser.feed_data(piece)
+    finally:
+        # The two hold each other: without this, bodies of 16 MiB would wait for the collector.
+        del answer.parser
