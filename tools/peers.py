@@ -80,19 +80,19 @@ def litewitness(
     with tempfile.TemporaryDirectory(prefix="agent-") as short, contextlib.ExitStack() as stack:
         agent_socket = Path(short) / "s"
         agent = stack.enter_context(
-            _running(directory / "agent.log", "ssh-agent", "-D", "-a", str(agent_socket))
+            running(directory / "agent.log", "ssh-agent", "-D", "-a", str(agent_socket))
         )
-        _wait(agent_socket.exists, agent, directory / "agent.log")
+        until_ready(agent_socket.exists, agent, directory / "agent.log")
         _run("ssh-add", "-q", str(key), SSH_AUTH_SOCK=str(agent_socket))
         said, database = directory / "litewitness.log", directory / "litewitness.db"
         child = stack.enter_context(
-            _running(
+            running(
                 said,
                 *(program("litewitness"), "-name", name, "-db", str(database), "-key", fingerprint),
                 *("-ssh-agent", str(agent_socket), "-listen", address),
             )
         )
-        _wait(lambda: _answers(f"http://{address}/"), child, said)
+        until_ready(lambda: answers(f"http://{address}/"), child, said)
         page = html.unescape(_get(f"http://{address}/"))
         found = re.search(rf"^{re.escape(name)}\+\S+$", page, re.MULTILINE)
         assert found, page
@@ -140,13 +140,13 @@ def aics_witness(
     config.write_text(json.dumps(settings))
     said = directory / "aics.log"
     serve = (program("aics-witness"), "serve", "--config", str(config), "--listen", address)
-    with _running(said, *serve) as child:
-        _wait(lambda: _answers(f"http://{address}/healthz"), child, said)
+    with running(said, *serve) as child:
+        until_ready(lambda: answers(f"http://{address}/healthz"), child, said)
         yield PeerWitness(VerifierKey.parse(found[0]), f"http://{address}", (child.pid,))
 
 
 @contextlib.contextmanager
-def _running(said: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(said: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process until the end of the block, with what it says in a file."""
     with said.open("ab") as output:
         child = subprocess.Popen(
@@ -179,7 +179,7 @@ def _run(*command: str, **variables: str) -> str:
     return done.stdout
 
 
-def _wait(ready: Callable[[], object], child: subprocess.Popen[bytes], said: Path) -> None:
+def until_ready(ready: Callable[[], object], child: subprocess.Popen[bytes], said: Path) -> None:
     deadline = time.monotonic() + PATIENCE
     while not ready():
         if child.poll() is not None or time.monotonic() > deadline:
@@ -187,7 +187,7 @@ def _wait(ready: Callable[[], object], child: subprocess.Popen[bytes], said: Pat
         time.sleep(0.02)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     try:
         _get(url)
     except URLError as error:

@@ -7,7 +7,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from tools.bench import audit, flat, log, reads
+from tools.bench import audit, flat, log, reads, witness
 from tools.bench.table import show
 
 
@@ -24,6 +24,9 @@ def main() -> None:
     parser.add_argument(
         "--audit", type=int, metavar="ENTRIES", help="instead, audit a log of so many entries"
     )
+    parser.add_argument(
+        "--witness", action="store_true", help="instead, witnesses of ten thousand logs"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tlog-bench-") as scratch:
         directory = Path(scratch) / "bench"
@@ -31,6 +34,8 @@ def main() -> None:
             rows = asyncio.run(flat.flatness(directory))
         elif options.audit:
             rows = audit.measure(directory, options.audit, options.rounds)
+        elif options.witness:
+            rows = witness.measure(directory, options.seconds)
         elif options.reads:
             rows = asyncio.run(reads.measure(directory, options.seconds, options.rounds))
         else:
