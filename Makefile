@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 PEERS = .interop
 
-.PHONY: help setup run demo test interop lint format proto bench clean
+.PHONY: help setup run demo test interop fuzz lint format proto bench clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -39,6 +39,13 @@ $(PEERS)/.ready: tests/interop/peers.lock $(wildcard tests/interop/go/go.* tests
 	cd tests/interop/go && GOBIN=$(abspath $(PEERS)/bin) GOTOOLCHAIN=local CGO_ENABLED=0 \
 		GOFLAGS="-mod=readonly -buildvcs=false" \
 		$(abspath $(PEERS)/venv/bin/go) install tool ./sumdb
+	@touch $@
+
+fuzz: $(VENV)/.fuzz ## look for inputs that break a parser, for a minute (SECONDS=600, KEEP=1)
+	@$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),60) $(if $(KEEP),--keep) $(TARGETS)
+
+$(VENV)/.fuzz: $(READY) tests/fuzz/requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes -r tests/fuzz/requirements.lock
 	@touch $@
 
 lint: setup ## types, style, floors, interface, generated code

@@ -77,7 +77,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise CommandError(f"{file} is longer than {MAX_FILE_SIZE} bytes")
     try:
         written = tomllib.loads(data.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter for brackets in brackets
         raise CommandError(f"{file}: {error}") from None
     if isinstance(logs := written.get("logs"), list):
         written["logs"] = [file.parent / str(directory) for directory in logs]

@@ -95,5 +95,5 @@ class LogConfig(BaseModel):
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise LogError(f"{path}: {field}: {first['msg']}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter for brackets in brackets
             raise LogError(f"{path}: {error}") from None

@@ -9,6 +9,7 @@ from tlog.notes.codec import (
     check_text,
     decode_hash,
     encode_base64,
+    encode_utf8,
     parse_decimal,
     shown,
 )
@@ -48,6 +49,7 @@ class Checkpoint:
             if not line or "\n" in line:
                 raise NoteError(f"the extension line {shown(line)} is not one non-empty line")
             check_text(line, "extension line")
+            encode_utf8(line, "extension line")
 
     def body(self) -> str:
         """The note text; `parse_checkpoint` is its exact inverse."""

@@ -53,6 +53,7 @@ def check_name_characters(name: str) -> None:
     if not name:
         raise NoteError("a key name is empty")
     check_text(name, "key name")
+    encode_utf8(name, "key name")
     if "+" in name or any(map(str.isspace, name)):
         raise NoteError(f"key name {shown(name)} contains a space or a plus")
 
@@ -63,7 +64,7 @@ def check_name(name: str) -> None:
     A name has 1 to 255 bytes of UTF-8 and no Unicode spaces, plus or control characters.
     """
     check_name_characters(name)
-    if (size := len(encode_utf8(name, "key name"))) > MAX_NAME_SIZE:
+    if (size := len(name.encode())) > MAX_NAME_SIZE:
         raise NoteError(f"key name {shown(name)} has {size} bytes, the limit is {MAX_NAME_SIZE}")
 
 

@@ -20,7 +20,7 @@ class Address:
     """Where somebody is reached.
 
     Attributes:
-        url: without a slash at the end.
+        url: without a slash at the end, its scheme in lowercase.
         target: host and port.
         path: what follows them, without slashes around it.
         grpc: tlog's own protocol, not HTTP.
@@ -58,4 +58,6 @@ def parse_address(url: str) -> Address:
             "https, or grpc://HOST:PORT"
         )
     path = parts.path.strip("/")
-    return Address(url.rstrip("/"), parts.netloc, path, parts.scheme == "grpc")
+    # Whether there is TLS is read from the scheme, of which every spelling means the same.
+    url = parts.scheme + url[len(parts.scheme) :].rstrip("/")
+    return Address(url, parts.netloc, path, parts.scheme == "grpc")

@@ -147,7 +147,7 @@ class WitnessConfig(BaseModel):
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise WitnessError(f"{path}: {field or 'it'}: {first['msg']}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter for brackets in brackets
             raise WitnessError(f"{path}: {error}") from None
 
 
