@@ -22,8 +22,10 @@ _OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # Despite its name, how long an attempt to connect may take, the server's greeting included.
+    # Whoever is slower, being loaded or far away, would never be reached.
+    ("grpc.min_reconnect_backoff_ms", 10_000),
     # Whoever asks has pauses of its own; the channel must not add long ones to them.
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import random
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,13 @@ from tests.witness.support import (
     a_witness,
     times_of,
 )
-from tlog.notes import Subtree, open_checkpoint, parse_signatures, verify_subtree_cosignature
+from tlog.notes import (
+    Subtree,
+    open_checkpoint,
+    parse_signatures,
+    parse_unverified,
+    verify_subtree_cosignature,
+)
 from tlog.witness import AddCheckpoint, FreezeReason, SignSubtree, freeze, hash_origin
 
 
@@ -122,3 +130,34 @@ async def test_many_logs_do_not_mix(tmp_path: Path) -> None:
                 reply = await face.checkpoint(hashlib.sha256(log.origin.encode()).digest())
                 verified = open_checkpoint(reply.body, [log.signers[0].vkey], origin=log.origin)
                 assert verified.checkpoint.size == number + 1
+
+
+async def test_a_hundred_at_once_over_both_faces(tmp_path: Path) -> None:
+    """Of a log that forks, each over one of the faces: one history is cosigned, and only grows."""
+    logs = [LOG, SomeLog(forked_at=0), SomeLog(forked_at=20)]
+    choose = random.Random(7)
+    cosigned: list[tuple[int, bytes]] = []
+
+    async def ask(face: Face, log: SomeLog, size: int) -> None:
+        old = 0
+        for _ in range(6):
+            request = AddCheckpoint(old, tuple(log.proof(old, size)), log.note(size))
+            reply = await face.send(request)
+            if reply.status == 200:
+                times_of(log.note(size), parse_signatures(reply.body))
+                cosigned.append((size, log.root(size)))
+            if reply.status != 409 or reply.size is None or reply.size > size:
+                assert reply.status in {200, 409, 422, 429}, reply
+                return
+            old = reply.size
+
+    async with a_witness(tmp_path) as witness, served(witness) as faces:
+        both = list(faces)
+        asked = [
+            (choose.choice(both), choose.choice(logs), choose.randint(1, 40)) for _ in "x" * 100
+        ]
+        await asyncio.gather(*(ask(*one) for one in asked))
+        (note,) = witness.checkpoints()
+        last = parse_unverified(note).checkpoint
+        assert (last.size, last.root_hash) == max(cosigned)
+        assert any(all(log.root(size) == root for size, root in cosigned) for log in logs)

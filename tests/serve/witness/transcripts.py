@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tests.witness.support import ORIGIN, WITNESS_SIGNERS, SomeLog, signer
+from tests.witness.support import ORIGIN, WITNESS_SIGNERS, SomeLog, flip, signer
 from tlog.notes import Algorithm, Checkpoint, Note, NoteSignature, cosign, parse_note
 from tlog.notes.note import sign_text
 from tlog.witness import AddCheckpoint, SignSubtree
@@ -125,12 +125,15 @@ def subtrees(cosigned: bytes) -> list[Exchange]:
     proof = tuple(LOG.proof(4, 5))
     good = SignSubtree(0, 4, root, proof, cosigned)
     stranger = STRANGER.note(5)
+    other = signer("witness.example/other", Algorithm.MLDSA44)
+    strange = cosign(LOG.checkpoint(5), other, timestamp=1)
     return [
         # "MUST be a valid subtree [...], and end MUST be less than or equal to the checkpoint size"
         Exchange("not a subtree", replace(good, start=1), 400, "subtree"),
         Exchange("empty", replace(good, end=0), 400, ""),
         Exchange("end above", replace(good, end=8), 400, "5"),
         Exchange("no checkpoint", replace(good, note=b"x"), 400, "checkpoint"),
+        Exchange("64 hashes", replace(good, proof=(BAD_HASH,) * 64), 400, "63"),
         Exchange("wrong hash", replace(good, root_hash=BAD_HASH), 422, ""),
         Exchange("no proof", replace(good, proof=()), 422, ""),
         Exchange(
@@ -143,4 +146,6 @@ def subtrees(cosigned: bytes) -> list[Exchange]:
         ),
         # "a valid cosignature from one of its own keys"
         Exchange("not cosigned", replace(good, note=LOG.note(5)), 403, "sign"),
+        Exchange("forged", replace(good, note=flip(cosigned)), 403, "verify"),
+        Exchange("another's", replace(good, note=_resigned(LOG.note(5), strange)), 403, "sign"),
     ]
