@@ -270,6 +270,16 @@ def test_a_log_that_is_away_is_exit_code_4(run: Run) -> None:
         assert once(run, url, *VKEYS).code == 4
 
 
+def test_an_entry_that_makes_a_rule_backtrack_does_not_hide(run: Run, served: HttpLog) -> None:
+    served.show([b"aaa", b"a" * 64 + b"b", b"b"])
+    result = once(run, served.url, *VKEYS, "--match", "^(a+)+$")
+    assert result.code == 0
+    assert [line.split(": ")[-2] for line in result.out.decode().splitlines()] == [
+        "entry 0",
+        "entry 1 (not decided in time)",
+    ]
+
+
 def test_what_strangers_write_does_not_reach_the_terminal(run: Run, served: HttpLog) -> None:
     served.show([b"\x1b[2J" + b"x" * 1000, b"\xff\x1b"])
     result = once(run, served.url, *VKEYS, "--match", "\x1b")

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlog.client import Rule, RuleError
-from tlog.client.rules import found
+from tlog.client.rules import Found, found
 
 
 def finds(entry: bytes | object, **rule: Any) -> bool:
     data = entry if isinstance(entry, bytes) else json.dumps(entry).encode()
-    results = list(found([Rule.parse("r", **rule)], data))
-    assert all(certain for _, certain in results)
+    results = found([Rule.parse("r", **rule)], [data])
+    assert all(one.certain for one in results)
     return bool(results)
 
 
@@ -145,7 +145,7 @@ def test_every_name_is_found_by_its_path(name: str, value: Any) -> None:
 @given(st.binary(max_size=300))
 def test_any_entry_is_decided(entry: bytes) -> None:
     rules = [Rule.parse("a", regex="x"), Rule.parse("b", path="a.*", equals="x")]
-    assert all(certain for _, certain in found(rules, entry))
+    assert all(one.certain for one in found(rules, [entry]))
 
 
 SLOW = Rule.parse("slow", regex=r"(a+)+$")
@@ -154,18 +154,23 @@ SLOW = Rule.parse("slow", regex=r"(a+)+$")
 def test_an_expression_that_backtracks_counts_as_found() -> None:
     started = time.monotonic()
     fast = Rule.parse("fast", regex="b$")
-    assert list(found([SLOW, fast], b"a" * 64 + b"b")) == [(SLOW, False), (fast, True)]
+    assert found([SLOW, fast], [b"b", b"aaa", b"a" * 64 + b"b"]) == [
+        Found(0, fast, certain=True),
+        Found(1, SLOW, certain=True),
+        Found(2, SLOW, certain=False),
+        Found(2, fast, certain=True),
+    ]
     assert time.monotonic() - started < 5
     # And nothing of the limit is left behind.
     until = time.process_time() + 0.7
     while time.process_time() < until:
         pass
-    assert list(found([SLOW], b"aaa")) == [(SLOW, True)]
+    assert found([SLOW], [b"aaa"]) == [Found(0, SLOW, certain=True)]
 
 
 def test_on_another_thread_rules_work_too() -> None:
     results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.extend(found([SLOW], b"aaa")))
+    thread = threading.Thread(target=lambda: results.extend(found([SLOW], [b"aaa"])))
     thread.start()
     thread.join()
-    assert results == [(SLOW, True)]
+    assert results == [Found(0, SLOW, certain=True)]

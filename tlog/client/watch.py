@@ -19,7 +19,7 @@ from typing import Literal
 import structlog
 
 from tlog.client.errors import Check, Unreachable, VerificationError, printable
-from tlog.client.rules import Rule, found
+from tlog.client.rules import Found, Rule, found
 from tlog.client.verification import Head, check_follows, check_past
 from tlog.client.verifier import Verifier
 from tlog.client.walk import patiently
@@ -249,13 +249,11 @@ class Watch:
         self, entries: Sequence[bytes], begin: int, head: Head, deliver: Deliver
     ) -> int:
         """Deliver what the rules find in entries from index `begin` on; gives how much that is."""
-        count = 0
-        for index, entry in enumerate(entries, begin):
-            for rule, certain in found(self._rules, entry):
-                await deliver(rule, self._match(rule, index, entry, head, certain=certain))
-                self.found[rule.name] += 1
-                count += 1
-        return count
+        matches = found(self._rules, entries)
+        for match in matches:
+            await deliver(match.rule, self._event(match, begin, entries[match.offset], head))
+            self.found[match.rule.name] += 1
+        return len(matches)
 
     async def _bundle(self, index: int, head: Head) -> list[bytes]:
         width = min(TILE_WIDTH, head.size - index * TILE_WIDTH)
@@ -284,18 +282,19 @@ class Watch:
                 f"{head.root_hash.hex()}",
             )
 
-    def _match(self, rule: Rule, index: int, entry: bytes, head: Head, *, certain: bool) -> Event:
+    def _event(self, match: Found, begin: int, entry: bytes, head: Head) -> Event:
         try:
             shown = {"entry": entry.decode()}
         except UnicodeDecodeError:
             shown = {"entry_base64": base64.b64encode(entry).decode()}
+        index = begin + match.offset
         return {
             "event": "match",
-            "id": f"{head.origin}/{index}/{rule.name}",
+            "id": f"{head.origin}/{index}/{match.rule.name}",
             "log": self.name,
             "origin": head.origin,
-            "rule": rule.name,
-            "certain": certain,
+            "rule": match.rule.name,
+            "certain": match.certain,
             "index": index,
             "leaf_hash": leaf_hash(entry).hex(),
             "tree_size": head.size,
