@@ -31,7 +31,18 @@ Run = Callable[..., Result]
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No state and no settings but the test's own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    for name in ("SERVER", "VKEY", "LOG", "GRPC", "HTTP", "LOGS", "PASSPHRASE", "PASSPHRASE_FILE"):
+    for name in (
+        "SERVER",
+        "VKEY",
+        "LOG",
+        "GRPC",
+        "HTTP",
+        "LOGS",
+        "PASSPHRASE",
+        "PASSPHRASE_FILE",
+        "POLICY",
+        "MAX_AGE",
+    ):
         monkeypatch.delenv(f"TLOG_{name}", raising=False)
     yield
     structlog.reset_defaults()  # a verb has made it write to what was standard error then

@@ -245,3 +245,30 @@ def _size(run: Run) -> int:
     size = json.loads(run("checkpoint", "--json").out)["tree_size"]
     assert isinstance(size, int)
     return size
+
+
+# ---- how a log does ----
+
+
+def test_the_status_of_a_log(run: Run, remote: Served) -> None:
+    index = int(run("append", "--wait", "published", unique()).out)
+    result = run("log", "status", remote.directory)
+    assert (result.code, result.err) == (0, "")
+    first, second = result.out.decode().splitlines()
+    assert first.split() == ["log", "audit", "origin", "example.com/audit"]
+    assert " durable, " in second
+    said = json.loads(run("log", "status", "--json").out)
+    assert said["published_size"] == said["signed_size"] == said["integrated_size"] > index
+    assert (said["quorum"], said["fail_open"], said["witnesses"]) == ("", False, [])
+
+
+def test_the_status_of_another_log_than_is_served(run: Run, remote: Served, tmp_path: Path) -> None:
+    assert run("log", "status", tmp_path).code == 1
+    options = ("--origin", "example.com/other", "--name")
+    run("init", tmp_path / "same", *options, "audit")
+    result = run("log", "status", tmp_path / "same")
+    assert (result.code, result.out) == (1, b"")
+    assert "another log of that name" in result.err
+    run("init", tmp_path / "other", *options, "other")
+    assert "no log is named 'other'" in run("log", "status", tmp_path / "other").err
+    assert run("log", "status", tmp_path / "other", "--log", "audit").code == 2

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run
 from tlog.merkle import leaf_hash
-from tlog.notes import Algorithm, Checkpoint, Signer, TlogProof, sign_checkpoint
+from tlog.notes import (
+    Algorithm,
+    Checkpoint,
+    Signer,
+    TlogProof,
+    cosign,
+    parse_proof,
+    parse_unverified,
+    sign_checkpoint,
+)
 
 ENTRY = b"the entry\n"
 
@@ -119,3 +129,95 @@ def test_usage(run: Run, files: Files) -> None:
     assert run("verify", *files.keys, "-", "-").code == 2
     assert run("verify", *files.keys, files.proof, files.entry.parent / "gone").code == 2
     assert run("verify", *files.keys, files.proof).code == 2
+
+
+# ---- policies ----
+
+WITNESSES = [
+    Signer.from_seed(f"w{n}.example", Algorithm.ED25519_COSIGNATURE, bytes([n]) * 32)
+    for n in range(2)
+]
+
+
+def witnessed(files: Files, *ages: float) -> Path:
+    """The proof, cosigned that many seconds ago by one witness each; gives the policy of both."""
+    proof = parse_proof(files.proof.read_bytes())
+    note = proof.checkpoint
+    for witness, age in zip(WITNESSES, ages, strict=False):
+        at = int(time.time() - age)
+        note += cosign(parse_unverified(note).checkpoint, witness, timestamp=at).encode()
+    files.proof.write_bytes(replace(proof, checkpoint=note).encode())
+    lines = [f"log {files.vkeys[0]}", *(f"witness {w.vkey.name} {w.vkey}" for w in WITNESSES)]
+    lines += ["group both all w0.example w1.example", "quorum both"]
+    policy = files.proof.with_name("policy")
+    policy.write_text("".join(f"{line}\n" for line in lines))
+    return policy
+
+
+def test_a_policy_wants_its_quorum(run: Run, files: Files) -> None:
+    policy = witnessed(files, 1)
+    result = run("verify", "--policy", policy, files.proof, files.entry)
+    assert result.code == 3
+    assert "NOT VERIFIED: quorum check failed: quorum 'both' is not met" in result.err
+    assert "missing 'w1.example'" in result.err
+    # The keys alone ask for no witness.
+    assert run("verify", *files.keys, files.proof, files.entry).code == 0
+
+
+def test_cosignatures_too_old(run: Run, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = witnessed(files, 1, 7300)
+    for options in ((), ("--max-age", "3h"), ("--max-age", "1d"), ("--max-age", "86400")):
+        result = run("verify", "--policy", policy, *options, files.proof, files.entry)
+        assert result.code == 0, result.err
+    assert b"w1.example" in result.out
+    result = run("verify", "--policy", policy, "--max-age", "1h", files.proof, files.entry)
+    assert (result.code, result.out) == (3, b"")
+    assert "freshness check failed" in result.err
+    assert "by 'w1.example' 2 h 1 min ago" in result.err
+    monkeypatch.setenv("TLOG_POLICY", str(policy))
+    monkeypatch.setenv("TLOG_MAX_AGE", "10m")
+    assert run("verify", files.proof, files.entry).code == 3
+
+
+def test_cosignatures_of_the_future(run: Run, files: Files) -> None:
+    policy = witnessed(files, 1, -600)
+    result = run("verify", "--policy", policy, "--max-age", "1h", files.proof, files.entry)
+    assert result.code == 3
+    assert "in the future" in result.err
+
+
+def test_keys_and_a_policy_must_both_hold(run: Run, files: Files) -> None:
+    policy = witnessed(files, 1, 1)
+    options = ("--policy", policy)
+    assert run("verify", *options, *files.keys, files.proof, files.entry).code == 0
+    other = Signer.from_seed("example.com/log", Algorithm.ED25519, bytes(32)).vkey
+    result = run("verify", *options, "--vkey", str(other), files.proof, files.entry)
+    assert result.code == 3
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "code", "says"),
+    [
+        (None, ("--max-age", "1h"), 2, "needs a --policy"),
+        ("quorum", ("--max-age", "0"), 2, "length of time"),
+        ("quorum", ("--max-age", "-1h"), 2, "length of time"),
+        ("quorum", ("--max-age", "1w"), 2, "length of time"),
+        ("quorum", (), 1, "no quorum line"),
+        ("quorum none", ("--max-age", "1h"), 1, "needs a quorum of witnesses"),
+        ("none", (), 1, "line 1"),
+    ],
+)
+def test_policies_that_are_refused(
+    run: Run, files: Files, policy: str | None, options: tuple[str, ...], code: int, says: str
+) -> None:
+    given: tuple[str | Path, ...] = ()
+    if policy is not None:
+        file = files.proof.with_name("policy")
+        text = {"quorum": "# none\n", "none": "nonsense\n"}.get(policy, f"{policy}\n")
+        file.write_text(text)
+        given = ("--policy", file)
+    else:
+        given = tuple(files.keys)
+    result = run("verify", *given, *options, files.proof, files.entry)
+    assert (result.code, result.out) == (code, b"")
+    assert says in result.err

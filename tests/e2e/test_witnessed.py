@@ -102,6 +102,15 @@ async def test_what_is_published_has_its_quorum(terminal: Terminal) -> None:
         receipt = await client.append(b"one", wait="published")
         assert receipt.proof is not None
         assert len(it.policy.open(receipt.proof.checkpoint).cosigned_by) >= 2
+        (terminal.directory / "entry").write_text("two")
+        for words in (
+            ("append", "two", "--proof", "receipt"),
+            ("verify", "receipt", "entry", "--max-age", "1h"),
+            ("checkpoint", "--max-age", "90s"),
+            ("entries", "0", "1"),
+        ):
+            done = await asyncio.to_thread(terminal.run, *words, "--policy", "mylog/policy")
+            assert done.returncode == 0, done.stderr
         code, said = await asyncio.to_thread(server.stop)
         assert (code, said) == (0, "")
 
@@ -123,6 +132,12 @@ async def test_a_quorum_that_is_away_at_the_start_comes(terminal: Terminal) -> N
             assert [one.url for one in status.witnesses] == [one.url for one in it.stations]
             assert [one.away for one in status.witnesses] == [False, True, True]
             assert status.witnesses[1].last_error
+            told = await asyncio.to_thread(it.terminal.run, "log", "status", "mylog")
+            lines = told.stdout.decode().splitlines()
+            assert lines[1] == "entries  2 durable, 2 signed, 0 published"
+            assert lines[2].startswith("quorum   all-of-them: no quorum for the head of size ")
+            assert " ms" in lines[3]
+            assert all("  AWAY, never cosigned, " in line for line in lines[4:])
             values = await asyncio.to_thread(metrics, server)
             assert values["tlog_waiting_for_quorum", "mylog"] == 1
             assert values["tlog_fail_open", "mylog"] == 0
@@ -185,3 +200,18 @@ async def test_policies_that_a_log_cannot_be_served_with(terminal: Terminal, myl
         assert says in done.stderr.decode()
         assert "mylog" in done.stderr.decode()
         assert done.stderr.count(b"\n") == 1
+
+
+async def test_fail_open_is_told_loudly(terminal: Terminal) -> None:
+    async with scene(terminal, started=1) as it:
+        toml = terminal.directory / "mylog" / "log.toml"
+        toml.write_text(toml.read_text().replace("fail_open = false", "fail_open = true"))
+        async with it.serving() as server, it.client(server) as client:
+            receipt = await client.append(b"one", wait="published")
+            assert receipt.proof is not None
+            assert not it.policy.evaluate(receipt.proof.checkpoint).satisfied
+            told = await asyncio.to_thread(terminal.run, "log", "status")
+            assert b"\nFAIL OPEN: checkpoints are published without their quorum" in told.stdout
+            assert (await asyncio.to_thread(metrics, server))["tlog_fail_open", "mylog"] == 1
+            _, said = await asyncio.to_thread(server.stop)
+            assert "published without a quorum: fail_open is on" in said

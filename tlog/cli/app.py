@@ -17,6 +17,7 @@ from tlog.cli.entries import entries
 from tlog.cli.errors import Exit, exit_code, one_line
 from tlog.cli.fsck import fsck
 from tlog.cli.init import init
+from tlog.cli.log import log
 from tlog.cli.logs import logs
 from tlog.cli.monitor import monitor
 from tlog.cli.options import Verbs
@@ -57,7 +58,7 @@ def cli() -> None:
 
 for _verb in (
     *(init, serve, append, checkpoint, prove, verify, entries, logs),
-    *(audit, monitor, fsck, witness),
+    *(log, audit, monitor, fsck, witness),
     completion,
 ):
     cli.add_command(_verb)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from tlog.cli.errors import CommandError, Exit, one_line
-from tlog.cli.options import FILE, Verb, output_option, read_bounded, vkey_option
+from tlog.cli.options import Verb, output_option, vkey_option
 from tlog.cli.output import Output
+from tlog.cli.trust import policy_options
 
 if TYPE_CHECKING:
     from tlog.client import Audit, AuditFile, Verifier
-    from tlog.notes import VerifierKey
+    from tlog.notes import Policy, VerifierKey
 
 
 @click.command(
@@ -25,12 +26,8 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("source")
-@click.option(
-    "--policy",
-    type=FILE,
-    help="Trust policy (c2sp.org/tlog-policy): its logs, and the quorum of its witnesses.",
-)
-@vkey_option("Verifier key of the log, in place of a policy; all that are given must have signed.")
+@policy_options
+@vkey_option("Verifier key of the log; all that are given must have signed.")
 @click.option(
     "--state",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -41,7 +38,7 @@ if TYPE_CHECKING:
 def audit(
     *,
     source: str,
-    policy: Path | None,
+    policy: Policy | None,
     vkeys: tuple[VerifierKey, ...],
     state: Path | None,
     full: bool,
@@ -106,12 +103,9 @@ def _tell(source: str, found: Audit, out: Output) -> None:
     )
 
 
-def _verifier(policy: Path | None, vkeys: tuple[VerifierKey, ...]) -> Verifier:
+def _verifier(policy: Policy | None, vkeys: tuple[VerifierKey, ...]) -> Verifier:
     from tlog.client import Verifier
-    from tlog.notes import MAX_POLICY_SIZE
 
-    if policy is not None:
-        return Verifier(read_bounded(policy, MAX_POLICY_SIZE))
-    if not vkeys:
+    if policy is None and not vkeys:
         raise click.UsageError("a --policy or a --vkey is needed: an audit trusts nobody else")
-    return Verifier.with_vkeys(vkeys)
+    return Verifier(policy, vkeys=vkeys)

@@ -9,7 +9,13 @@ from tlog.cli.output import Output
 from tlog.cli.remote import Remote, remote_options
 
 
-@click.command(cls=Verb, examples=("tlog checkpoint > checkpoint",))
+@click.command(
+    cls=Verb,
+    examples=(
+        "tlog checkpoint > checkpoint",
+        "tlog checkpoint --policy policy --max-age 24h",
+    ),
+)
 @remote_options
 @output_option
 async def checkpoint(*, remote: Remote, out: Output) -> None:

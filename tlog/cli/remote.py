@@ -13,21 +13,23 @@ import click
 
 from tlog.cli.options import vkey_option
 from tlog.cli.output import Output
+from tlog.cli.trust import policy_options
 
 if TYPE_CHECKING:
     from tlog.client import AsyncClient
-    from tlog.notes import VerifierKey
+    from tlog.notes import Policy, VerifierKey
 
 DEFAULT_SERVER = "127.0.0.1:6962"
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A log on a server, and the keys to verify it with; no keys if none were given."""
+    """A log on a server, and the keys and the policy to verify it with, if any were given."""
 
     server: str
     log: str
     vkeys: tuple[VerifierKey, ...]
+    policy: Policy | None
 
     @contextlib.asynccontextmanager
     async def client(self, out: Output) -> AsyncIterator[AsyncClient]:
@@ -35,14 +37,16 @@ class Remote:
         from tlog.client import AsyncClient, FileState, default_path
 
         state = FileState(default_path(self.server, self.log))
-        first_use = not self.vkeys and state.load() is None
+        first_use = not self.vkeys and self.policy is None and state.load() is None
         if first_use and not _is_loopback(self.server):
             raise click.UsageError(
-                f"a --vkey is needed: {self.server} is not this machine, and its keys are not known"
+                f"a --vkey or a --policy is needed: {self.server} is not this machine, and its "
+                "keys are not known"
             )
         async with AsyncClient(
             self.server,
             vkeys=self.vkeys or None,
+            policy=self.policy,
             log=self.log,
             state=state,
             trust_on_first_use=first_use,
@@ -59,7 +63,7 @@ Asynchronous = Callable[..., Coroutine[None, None, None]]
 
 
 def remote_options(verb: Asynchronous) -> Asynchronous:
-    """`--server`, `--log` and `--vkey`, given to the verb as one `remote`."""
+    """`--server`, `--log`, `--vkey`, `--policy`, `--max-age`: given to the verb as one `remote`."""
 
     @click.option(
         "--server",
@@ -76,11 +80,17 @@ def remote_options(verb: Asynchronous) -> Asynchronous:
         help="Which log, if the server holds several. [env: TLOG_LOG]",
     )
     @vkey_option("Verifier key of the log; without one, a server on this machine is trusted once.")
+    @policy_options
     @functools.wraps(verb)
     def call(
-        *, server: str, log: str, vkeys: tuple[VerifierKey, ...], **others: object
+        *,
+        server: str,
+        log: str,
+        vkeys: tuple[VerifierKey, ...],
+        policy: Policy | None,
+        **others: object,
     ) -> Coroutine[None, None, None]:
-        return verb(remote=Remote(server, log, vkeys), **others)
+        return verb(remote=Remote(server, log, vkeys, policy), **others)
 
     return call
 

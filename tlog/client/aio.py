@@ -19,9 +19,10 @@ from tlog.client.stream import AppendSession, Source, acknowledge, append_sessio
 from tlog.client.transport import Backoff
 from tlog.client.values import Appended, LogInfo, Wait
 from tlog.client.verification import Head, Inclusion
+from tlog.client.verifier import Verifier
 from tlog.merkle import TILE_WIDTH
 from tlog.merkle import leaf_hash as hash_leaf
-from tlog.notes import Checkpoint, VerifierKey
+from tlog.notes import Checkpoint, Policy, VerifierKey
 from tlog.v1 import log_pb2 as pb
 
 # The server's own bound on one BatchGetInclusionProofs is higher.
@@ -43,8 +44,11 @@ class AsyncClient:
 
     Args:
         target: the server, `HOST:PORT`.
-        vkeys: the log's verifier keys. Every one of them must sign every head. None for those that
-            were pinned before.
+        vkeys: the log's verifier keys. Every one of them must sign every head. None for those of
+            the policy, or those that were pinned before.
+        policy: the trust policy (c2sp.org/tlog-policy), read or as its text: every head must be
+            signed by its log and cosigned by its quorum.
+        max_age: seconds since the policy's quorum cosigned a head, at most; None for ever.
         log: the name of the log; empty when the server holds only one.
         state: the file to remember keys and head in, one file for one log; None for one in
             `$XDG_STATE_HOME/tlog`, by target and log. Or another `State`.
@@ -58,6 +62,8 @@ class AsyncClient:
         target: str,
         *,
         vkeys: Sequence[str | VerifierKey] | None = None,
+        policy: Policy | bytes | None = None,
+        max_age: float | None = None,
         log: str = "",
         state: Path | State | None = None,
         trust_on_first_use: bool = False,
@@ -70,7 +76,7 @@ class AsyncClient:
             target,
             log,
             state=FileState(state) if isinstance(state, Path) else state,
-            vkeys=None if vkeys is None else rules.parse_vkeys(vkeys),
+            verifier=_verifier(vkeys, policy, max_age),
             trust_on_first_use=trust_on_first_use,
             timeout=timeout,
         )
@@ -380,3 +386,14 @@ class AsyncClient:
             "GetLogStatus", pb.GetLogStatusRequest(log=self._log), pb.GetLogStatusResponse
         )
         return read_status(answer)
+
+
+def _verifier(
+    vkeys: Sequence[str | VerifierKey] | None, policy: Policy | bytes | None, max_age: float | None
+) -> Verifier | None:
+    """What a client was told to trust; None when it was told nothing."""
+    if vkeys is None and policy is None and max_age is None:
+        return None
+    verifier = Verifier(policy, vkeys=() if vkeys is None else vkeys, max_age=max_age)
+    verifier.log_keys()  # refuses a policy for several logs before anything is asked
+    return verifier

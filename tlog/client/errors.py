@@ -14,6 +14,7 @@ Check = Literal[
     "echo",
     "signature",
     "quorum",
+    "freshness",
     "fork",
     "rollback",
     "consistency",
@@ -26,7 +27,8 @@ Check = Literal[
 ]
 """Which rule an answer broke. message: not the message it should be. echo: an answer to another
 question. signature: not a checkpoint signed by the pinned keys. quorum: too few
-witnesses cosigned it. fork: two heads of one size.
+witnesses cosigned it. freshness: enough did, but too few of them lately. fork: two heads of one
+size.
 rollback: a head from before the last seen one, not proven to be its past. consistency, inclusion:
 the proof does not hold. bundle: entries missing, repeated, out of order, or not in the tree. tile:
 it is not what the entries give. missing: the head requires it, and it is not there. root: the

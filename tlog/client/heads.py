@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from tlog.client.errors import Check, Refused, TrustError, VerificationError
 from tlog.client.state import Record, State
-from tlog.client.verification import Head, check_follows, open_head, parse_vkeys
+from tlog.client.verification import Head, check_follows, parse_vkeys
+from tlog.client.verifier import Verifier
 from tlog.notes import VerifierKey
 
 _REMEMBERED = 64
@@ -31,7 +33,7 @@ class Heads:
 
     Args:
         state: what is known already.
-        vkeys: the log's keys, None to use those in the state.
+        verifier: what a head must meet, None to want the signatures of the keys in the state.
         first_use: asks the server for its keys; None unless it is to be trusted on first use.
         consistency: asks the server for a consistency proof.
     """
@@ -40,15 +42,16 @@ class Heads:
         self,
         state: State,
         *,
-        vkeys: tuple[VerifierKey, ...] | None,
+        verifier: Verifier | None,
         first_use: Callable[[], Awaitable[Sequence[str]]] | None,
         consistency: Consistency,
     ) -> None:
         self._state = state
-        self._given = vkeys
+        self._verifier = verifier
         self._first_use = first_use
         self._consistency = consistency
-        self._trusted: tuple[VerifierKey, ...] | None = None
+        self._trusted: Verifier | None = None
+        self._vkeys: tuple[VerifierKey, ...] = ()
         self._record: Record | None = None
         self._last: Head | None = None
         self._accepted: OrderedDict[bytes, Head] = OrderedDict()
@@ -56,11 +59,20 @@ class Heads:
 
     @property
     def last(self) -> Head | None:
-        """The largest head accepted so far, by this client or by those before it."""
+        """The largest head accepted so far, by this client or by those before it.
+
+        None when it would not be accepted again: what others saw may have had no quorum, and what
+        was fresh grows old.
+        """
+        if self._last is not None and self._trusted is not None:
+            try:
+                self._trusted.check_quorum(self._last)
+            except VerificationError:
+                return None
         return self._last
 
-    async def trust(self) -> tuple[VerifierKey, ...]:
-        """The keys to verify with.
+    async def trust(self) -> Verifier:
+        """What heads are verified with.
 
         Raises:
             TrustError: there are none, or they are not those that were pinned.
@@ -86,26 +98,32 @@ class Heads:
             VerificationError: it is not to be believed. What is remembered has not changed.
             StateError: it cannot be remembered, and so is not to be relied on.
         """
-        vkeys = await self.trust()
+        verifier = await self.trust()
         if after is not None:
-            head = open_head(note, vkeys)
+            head = verifier.checkpoint(note)
             check_follows(after, head, proof)
         elif (known := self._accepted.get(note)) is not None:
+            verifier.check_quorum(known)
             return known
         else:
-            head = open_head(note, vkeys)
+            head = verifier.checkpoint(note)
         async with self._lock:
             if self._last is not None and after != self._last:
                 await self._prove(self._last, head)
             if self._last is None or head.size > self._last.size:
-                await self._remember(head, vkeys)
+                await self._remember(head)
+            elif head.size == self._last.size:
+                self._last = head  # cosigned anew
         self._accepted[note] = head
         if len(self._accepted) > _REMEMBERED:
             self._accepted.popitem(last=False)
         return head
 
-    async def _remember(self, head: Head, vkeys: tuple[VerifierKey, ...]) -> None:
+    async def _remember(self, head: Head) -> None:
         """Write down a head that follows from `_last`; another process may have seen more."""
+        # By a policy, any one of the log's keys is enough.
+        signers = dict(head.signed_by)
+        vkeys = tuple(vkey for vkey in self._vkeys if vkey in signers)
         while not self._state.swap(self._record, new := Record(vkeys, head)):
             self._record = self._state.load()
             stored = None if self._record is None else self._record.head
@@ -134,12 +152,12 @@ class Heads:
             ) from refusal
         check_follows(old, new, proof)
 
-    async def _establish(self) -> tuple[VerifierKey, ...]:
+    async def _establish(self) -> Verifier:
         self._record = pinned = self._state.load()
         if pinned is not None:
             self._last = pinned.head
-        if self._given is not None:
-            trusted = self._given
+        if self._verifier is not None:
+            trusted = self._verifier.log_keys()
             if pinned is not None and not set(trusted) & set(pinned.vkeys):
                 raise TrustError(_changed(pinned.vkeys, trusted, self._state))
         elif self._first_use is not None:
@@ -162,7 +180,12 @@ class Heads:
                 self._record = record
             else:
                 return await self._establish()  # another process pinned keys just now
-        return trusted
+        self._vkeys = trusted
+        verifier = self._verifier or Verifier.with_vkeys(trusted)
+        if self._last is not None:
+            with contextlib.suppress(VerificationError):
+                self._last = verifier.checkpoint(self._last.note)
+        return verifier
 
 
 def _changed(pinned: Sequence[VerifierKey], now: Sequence[VerifierKey], state: State) -> str:

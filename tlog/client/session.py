@@ -13,8 +13,8 @@ from tlog.client.heads import Heads
 from tlog.client.state import State
 from tlog.client.transport import Transport
 from tlog.client.verification import Head, Inclusion
+from tlog.client.verifier import Verifier
 from tlog.merkle import leaf_hash as hash_leaf
-from tlog.notes import VerifierKey
 from tlog.v1 import log_pb2 as pb
 
 M = TypeVar("M", bound=Message)
@@ -29,14 +29,14 @@ class Session:
         log: str,
         *,
         state: State,
-        vkeys: tuple[VerifierKey, ...] | None,
+        verifier: Verifier | None,
         trust_on_first_use: bool,
         timeout: float,
     ) -> None:
         self.log = log
         self.heads = Heads(
             state,
-            vkeys=vkeys,
+            verifier=verifier,
             first_use=self._listed_vkeys if trust_on_first_use else None,
             consistency=self.consistency,
         )

@@ -21,7 +21,7 @@ from tlog.client.status import LogStatus
 from tlog.client.stream import MESSAGE_BYTES, MESSAGE_ENTRIES
 from tlog.client.values import Appended, LogInfo, Wait
 from tlog.client.verification import Head, Inclusion, check_entry
-from tlog.notes import Checkpoint, VerifierKey
+from tlog.notes import Checkpoint, Policy, VerifierKey
 
 T = TypeVar("T")
 
@@ -96,6 +96,8 @@ class Client:
         target: str,
         *,
         vkeys: Sequence[str | VerifierKey] | None = None,
+        policy: Policy | bytes | None = None,
+        max_age: float | None = None,
         log: str = "",
         state: Path | State | None = None,
         trust_on_first_use: bool = False,
@@ -104,6 +106,8 @@ class Client:
         self._client = AsyncClient(
             target,
             vkeys=vkeys,
+            policy=policy,
+            max_age=max_age,
             log=log,
             state=state,
             trust_on_first_use=trust_on_first_use,

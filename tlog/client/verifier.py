@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tlog.client import verification as rules
-from tlog.client.errors import VerificationError
+from tlog.client.errors import TrustError, VerificationError
 from tlog.client.verification import Head, Inclusion
 from tlog.merkle import leaf_hash as hash_leaf
-from tlog.notes import NoteError, Policy, VerifierKey, parse_policy
+from tlog.notes import NoteError, Policy, VerifierKey, Weighed, parse_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +27,34 @@ class Verifier:
 
     Args:
         policy: the trust policy (c2sp.org/tlog-policy), read or as its text: a checkpoint must be
-            signed by one of its logs and cosigned by its quorum.
+            signed by one of its logs and cosigned by its quorum. None asks for no witnesses.
+        vkeys: keys of one log that must all have signed, beside what the policy wants.
+        max_age: seconds since the quorum cosigned, at most; None for what the policy says already.
+        clock: gives POSIX time.
 
     Every method returns what is proven, or raises VerificationError naming the check that failed.
 
     Raises:
-        NoteError: the text is no policy.
+        NoteError: the text is no policy, or not one that could be met.
+        TrustError: neither policy nor keys; keys that are a witness's, of several logs, or none.
     """
 
-    def __init__(self, policy: Policy | bytes) -> None:
-        read = policy if isinstance(policy, Policy) else parse_policy(policy)
-        self._weigh: Callable[[bytes], tuple[Head, str | None]] = lambda note: _weighed(read, note)
+    def __init__(
+        self,
+        policy: Policy | bytes | None,
+        *,
+        vkeys: Sequence[str | VerifierKey] = (),
+        max_age: float | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        read = parse_policy(policy) if isinstance(policy, bytes) else policy
+        if max_age is not None:
+            if read is None:
+                raise TrustError("a maximum age needs a policy: its witnesses say what is fresh")
+            read = read.with_max_age(max_age)
+        self._policy = read
+        self._vkeys = rules.parse_vkeys(vkeys) if vkeys or read is None else ()
+        self._clock = clock
 
     @classmethod
     def with_vkeys(cls, vkeys: Sequence[str | VerifierKey]) -> Verifier:
@@ -45,16 +63,26 @@ class Verifier:
         Raises:
             TrustError: none, not vkeys, those of several logs, or a witness's.
         """
-        parsed = rules.parse_vkeys(vkeys)
-        verifier = cls.__new__(cls)
-        verifier._weigh = lambda note: (rules.open_head(note, parsed), None)
-        return verifier
+        return cls(None, vkeys=vkeys)
+
+    def log_keys(self) -> tuple[VerifierKey, ...]:
+        """The keys of the one log that this verifier believes.
+
+        Raises:
+            TrustError: its policy is for several logs, or none.
+        """
+        if self._vkeys or self._policy is None:
+            return self._vkeys
+        keys = tuple(log.vkey for log in self._policy.logs)
+        if len({key.name for key in keys}) != 1:
+            names = ", ".join(sorted({repr(key.name) for key in keys})) or "no log"
+            raise TrustError(f"the policy is for {names}: give the vkeys of the one that is meant")
+        return keys
 
     def checkpoint(self, note: bytes) -> Head:
         """Verify a checkpoint (c2sp.org/tlog-checkpoint): its signatures, and the quorum."""
-        head, missing = self._weigh(note)
-        if missing is not None:
-            raise VerificationError("quorum", missing)
+        head = self._signed(note)
+        self.check_quorum(head)
         return head
 
     def weigh(self, note: bytes) -> tuple[Head, str | None]:
@@ -63,7 +91,29 @@ class Verifier:
         Returns:
             What the log has signed, and what is missing for the quorum; None if nothing is.
         """
-        return self._weigh(note)
+        head = self._signed(note)
+        weighed = self._weighed(head)
+        return head, None if weighed is None or weighed.satisfied else weighed.reason
+
+    def check_quorum(self, head: Head) -> None:
+        """Verify that a quorum stands, as of now, behind a head whose signatures are verified."""
+        weighed = self._weighed(head)
+        if weighed is None or self._policy is None or weighed.satisfied:
+            return
+        ever = self._policy.satisfied_by((*weighed.cosigned_by, *weighed.stale))
+        raise VerificationError("freshness" if ever else "quorum", weighed.reason)
+
+    def _signed(self, note: bytes) -> Head:
+        heads = [rules.open_head(note, self._vkeys)] if self._vkeys else []
+        if self._policy is not None:
+            heads.append(_opened(self._policy, note))
+        signed_by = {vkey: time for head in heads for vkey, time in head.signed_by}
+        return replace(heads[0], signed_by=tuple(signed_by.items()))
+
+    def _weighed(self, head: Head) -> Weighed | None:
+        if self._policy is None:
+            return None
+        return self._policy.weigh(dict(head.signed_by), now=self._clock())
 
     def inclusion(
         self, head: Head, *, index: int, leaf_hash: bytes, hashes: Sequence[bytes]
@@ -87,10 +137,10 @@ class Verifier:
         return Receipt(claim.index, leaf_hash, head)
 
 
-def _weighed(policy: Policy, note: bytes) -> tuple[Head, str | None]:
+def _opened(policy: Policy, note: bytes) -> Head:
     try:
-        verdict = policy.evaluate(note)
+        # Whether the quorum is met now is another question.
+        verdict = policy.with_max_age(None).evaluate(note)
     except NoteError as error:
         raise VerificationError("signature", str(error)) from None
-    head = rules.verified_head(verdict.verified, note)
-    return head, None if verdict.satisfied else verdict.reason
+    return rules.verified_head(verdict.verified, note)

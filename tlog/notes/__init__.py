@@ -34,7 +34,14 @@ from tlog.notes.note import (
     parse_note,
     parse_signatures,
 )
-from tlog.notes.policy import MAX_POLICY_SIZE, Policy, PolicyWitness, Verdict, parse_policy
+from tlog.notes.policy import (
+    MAX_POLICY_SIZE,
+    Policy,
+    PolicyWitness,
+    Verdict,
+    Weighed,
+    parse_policy,
+)
 from tlog.notes.proof import (
     TlogProof,
     check_inclusion,
@@ -61,6 +68,7 @@ __all__ = [
     "Verdict",
     "VerifiedCheckpoint",
     "VerifierKey",
+    "Weighed",
     "check_inclusion",
     "check_name",
     "cosign",

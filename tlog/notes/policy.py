@@ -5,8 +5,8 @@ to different strings. Show them with `repr()` or `ascii()`, never raw.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from tlog.notes.checkpoint import Checkpoint, VerifiedCheckpoint, open_checkpoint
 from tlog.notes.codec import parse_decimal, shown
@@ -14,6 +14,8 @@ from tlog.notes.errors import NoteError
 from tlog.notes.keys import Algorithm, VerifierKey
 
 MAX_POLICY_SIZE = 1024 * 1024
+MAX_AHEAD = 60
+"""Seconds that a witness's clock may be ahead of ours before a cosignature is not called fresh."""
 NONE = "none"
 
 # SPEC tlog-policy: "the allowed octet values are 0x09 (tab), 0x0A (newline), 0x20-0x7E, and
@@ -49,17 +51,25 @@ class PolicyGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a policy says of a checkpoint that one of its logs signed.
+class Weighed:
+    """What a policy says of verified cosignatures.
 
-    `cosigned_by` are the names of witnesses, in the policy's order; `reason` is one line for an
+    `cosigned_by` are the names of witnesses whose cosignatures count, `stale` of those whose time
+    is not within the policy's `max_age`, both in the policy's order; `reason` is one line for an
     operator: who cosigned, and what is missing.
     """
 
-    verified: VerifiedCheckpoint
     cosigned_by: tuple[str, ...]
+    stale: tuple[str, ...]
     satisfied: bool
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(Weighed):
+    """What a policy says of a checkpoint that one of its logs signed."""
+
+    verified: VerifiedCheckpoint
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -69,19 +79,44 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A trust policy, as `parse_policy` reads it; groups only name what precedes them."""
+    """A trust policy, as `parse_policy` reads it; groups only name what precedes them.
+
+    `max_age` is how many seconds a cosignature counts after its time; None: for ever. It is not
+    part of the file, where no line could say it: SPEC tlog-policy defines four keywords, and
+    comments "are allowed and ignored". Whoever verifies demands it: `with_max_age`.
+    """
 
     logs: tuple[PolicyLog, ...]
     witnesses: tuple[PolicyWitness, ...]
     groups: tuple[PolicyGroup, ...]
     quorum: str
+    max_age: float | None = None
+
+    def with_max_age(self, seconds: float | None) -> "Policy":
+        """The same policy, demanding that the quorum cosigned within the last `seconds`.
+
+        Raises:
+            NoteError: not a positive number, or there is no quorum whose time could be known.
+        """
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise NoteError(f"a maximum age of {seconds:g} seconds: it must be more than 0")
+        if seconds is not None and self.quorum == NONE:
+            raise NoteError(
+                "a maximum age needs a quorum of witnesses: without one nobody says how fresh a "
+                "checkpoint is"
+            )
+        return replace(self, max_age=seconds)
 
     def satisfied_by(self, names: Collection[str]) -> bool:
         """Whether the witnesses of these names are strong enough a quorum."""
         return self.quorum == NONE or self.quorum in self._witnessed(names)
 
-    def evaluate(self, data: bytes) -> Verdict:
+    def evaluate(self, data: bytes, *, now: float | None = None) -> Verdict:
         """Verify a signed checkpoint against the logs, and weigh its cosignatures.
+
+        Args:
+            data: the signed note.
+            now: POSIX time in seconds; needed when the policy has a `max_age`.
 
         Raises:
             NoteError: malformed; not signed by one of the logs under its own name; or a
@@ -91,16 +126,48 @@ class Policy:
         # `open_checkpoint` wants a key whose name is the origin. SPEC tlog-policy: the vkey's
         # "name MUST correspond to the log's origin line". A witness of that name is not the log.
         verified = open_checkpoint(data, vkeys)
-        signers = {vkey for vkey, _ in verified.signed_by}
+        signers = dict(verified.signed_by)
         origin = verified.checkpoint.origin
         if not any(log.vkey in signers and log.vkey.name == origin for log in self.logs):
             raise NoteError(f"the checkpoint of {shown(origin)} is not signed by one of the logs")
-        cosigned = tuple(witness.name for witness in self.witnesses if witness.vkey in signers)
-        return Verdict(verified, cosigned, self.satisfied_by(cosigned), self._reason(cosigned))
+        weighed = self.weigh(signers, now=now)
+        return Verdict(
+            weighed.cosigned_by, weighed.stale, weighed.satisfied, weighed.reason, verified
+        )
 
-    def open(self, data: bytes) -> Verdict:
+    def weigh(
+        self, signed_by: Mapping[VerifierKey, int | None], *, now: float | None = None
+    ) -> Weighed:
+        """Weigh cosignatures that are verified already, given as keys with their timestamps."""
+        cosigned, ages = [], {}
+        for witness in self.witnesses:
+            if witness.vkey not in signed_by:
+                continue
+            if (wrong := self._not_fresh(signed_by[witness.vkey] or 0, now)) is None:
+                cosigned.append(witness.name)
+            else:
+                ages[witness.name] = wrong
+        return Weighed(
+            tuple(cosigned), tuple(ages), self.satisfied_by(cosigned), self._reason(cosigned, ages)
+        )
+
+    def _not_fresh(self, timestamp: int, now: float | None) -> str | None:
+        """Why a cosignature of that time does not count; None if it does."""
+        if self.max_age is None:
+            return None
+        if now is None:
+            raise ValueError("a policy with a maximum age needs to know the time")
+        # SPEC tlog-cosignature: with a timestamp of zero nothing is said of the time.
+        if timestamp == 0:
+            return "at no time that it says"
+        age = now - timestamp
+        if age < -MAX_AHEAD:
+            return f"{duration(-age)} in the future"
+        return f"{duration(age)} ago" if age > self.max_age else None
+
+    def open(self, data: bytes, *, now: float | None = None) -> Verdict:
         """As `evaluate`, and raise NoteError with the reason unless the quorum is met."""
-        verdict = self.evaluate(data)
+        verdict = self.evaluate(data, now=now)
         if not verdict.satisfied:
             raise NoteError(verdict.reason)
         return verdict
@@ -113,13 +180,16 @@ class Policy:
                 witnessed.add(group.name)
         return witnessed
 
-    def _reason(self, cosigned: tuple[str, ...]) -> str:
+    def _reason(self, cosigned: Sequence[str], ages: Mapping[str, str]) -> str:
         by = f"cosigned by {', '.join(map(repr, cosigned)) or 'no witness'}"
+        if ages and self.max_age is not None:
+            stale = ", ".join(f"by {name!r} {age}" for name, age in ages.items())
+            by += f" in the last {duration(self.max_age)} ({stale})"
         if self.satisfied_by(cosigned):
             return f"quorum {self.quorum!r} is met: {by}"
         return f"quorum {self.quorum!r} is not met: {by}; {'; '.join(self._missing(cosigned))}"
 
-    def _missing(self, cosigned: tuple[str, ...]) -> Iterator[str]:
+    def _missing(self, cosigned: Sequence[str]) -> Iterator[str]:
         """What would have to change, from the quorum down to its witnesses."""
         witnessed = self._witnessed(cosigned)
         groups = {group.name: group for group in self.groups}
@@ -137,6 +207,16 @@ class Policy:
             pending += absent
         if self.quorum not in groups:
             yield f"missing {self.quorum!r}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time, for people: its two largest units."""
+    parts, left = [], int(seconds)
+    for unit, name in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        count, left = divmod(left, unit)
+        if count:
+            parts.append(f"{count} {name}")
+    return " ".join(parts[:2]) or f"{seconds:g} s"
 
 
 def parse_policy(data: bytes) -> Policy:
