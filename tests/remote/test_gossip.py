@@ -27,8 +27,10 @@ from tlog.remote import (
 from tlog.serve import Logs, grpc_server, http_server
 from tlog.serve.witness_http import witness_http_server
 from tlog.serve.witness_service import witness_grpc_server
+from tlog.store.heads import HeadStore, Swap
 from tlog.v1 import witness_pb2 as pb
 from tlog.witness import (
+    Conflict,
     ConflictKind,
     FreezeReason,
     Frozen,
@@ -38,6 +40,7 @@ from tlog.witness import (
     add_peer,
     create_witness,
     freeze,
+    hash_origin,
     verify_conflict,
 )
 from tlog.witness.evidence import EvidenceStore
@@ -133,6 +136,44 @@ async def test_rounds_come_by_themselves(tmp_path: Path) -> None:
         assert list(one.gossip.silent) == ["witness.example/1"]
         async with second.served():
             await until(lambda: not one.gossip.silent)
+
+
+async def test_evidence_counts_after_a_crash_before_the_log_was_frozen(tmp_path: Path) -> None:
+    (place,) = places(tmp_path, 1)
+    EvidenceStore(place.directory).keep(Conflict.between(LOG.note(9), FORK.note(9)))
+    async with place.served() as node:
+        with pytest.raises(Frozen):
+            await node.witness.add_checkpoint(*LOG.request(0, 9))
+
+
+async def test_a_log_that_was_cleared_is_caught_again_at_once(tmp_path: Path) -> None:
+    """Not in the next round, which is when what is cleared is usually looked for."""
+    (place,) = places(tmp_path, 1)
+    async with place.served() as node:
+        for size in (9, 10):
+            await node.witness.add_checkpoint(*LOG.request(0 if size == 9 else 9, size))
+            with pytest.raises(Unprocessable):
+                await node.witness.add_checkpoint(size, [], FORK.note(size))
+            with pytest.raises(Frozen):
+                await node.witness.add_checkpoint(*LOG.request(size, size + 1))
+            EvidenceStore(place.directory).clear(LOG.origin)
+            node.witness.logs.refresh()
+
+
+async def test_a_damaged_head_does_not_end_the_gossip(tmp_path: Path) -> None:
+    (place,) = places(tmp_path, 1)
+    async with place.served() as node:
+        await node.witness.add_checkpoint(*LOG.request(0, 9))
+    store = HeadStore.open(place.directory)
+    key = hash_origin(LOG.origin)
+    store.swap([Swap(key, store.get(key), b"damaged")])
+    store.sync()
+    store.close()
+    async with place.served() as node:
+        client = WitnessClient(place.url)
+        assert (await client.submit(LOG.note(9))).verdict == pb.HEAD_VERDICT_NEW
+        assert node.failure is None
+        await client.aclose()
 
 
 async def test_what_the_witness_refuses_becomes_evidence(tmp_path: Path) -> None:

@@ -8,6 +8,17 @@ a typed error with the specification's status.
 `Gossip` compares heads with other witnesses, asks logs for proofs, and makes a `Conflict` of what
 a log cannot have signed honestly: a file that `verify_conflict` judges offline. `Node` is both
 together, as they are served. Nothing here knows gRPC or HTTP: peers and logs are ports.
+
+Gossip, measured (`tests/witness/simulation.py`): a log shows another history to one of n witnesses; 30 %
+of them lie, each message is lost with 20 % and late by 2 s on average, a round has 30 s and two
+peers. Rounds until every honest witness holds the evidence, median and worst:
+
+    n      peers of each    log2 n    median    worst    runs
+    25     8                4.6       5         8        20
+    50     8                5.6       6         8        40
+    50     all              5.6       3         5        40
+    100    8                6.6       6         10       10
+    200    8                7.6       9         11       5
 """
 
 from tlog.witness.config import PeerConfig, WitnessConfig, add_peer, create_witness

@@ -10,17 +10,6 @@ to every peer by whoever found it, and passed on in rounds by the others, who ve
 What strangers can cost: a message is bounded before it is looked at, and given up after
 `MAX_REFUSED` bad items; per log, a few heads (`sightings`), one proof request at a time, and a
 rate; in all, another rate. What is known already costs a look-up, without any cryptography.
-
-Measured (`tests/witness/simulation.py`): a log shows another history to one of n witnesses; 30 %
-of them lie, each message is lost with 20 % and late by 2 s on average, a round has 30 s and two
-peers. Rounds until every honest witness holds the evidence, median and worst:
-
-    n      peers of each    log2 n    median    worst    runs
-    25     8                4.6       5         8        20
-    50     8                5.6       6         8        40
-    50     all              5.6       3         5        40
-    100    8                6.6       6         10       10
-    200    8                7.6       9         11       5
 """
 
 import asyncio
@@ -122,13 +111,16 @@ class Gossip:
             cosigned: the heads that this witness had cosigned before. Those whose log, or whose
                 key, is not trusted any more are nothing to gossip about.
         """
-        for number, note in enumerate(cosigned, 1):
-            with contextlib.suppress(WitnessError):
-                head = self._open(note)[1]
-                if head.checkpoint.origin not in self._own:  # a newer one may have come meanwhile
-                    self.cosigned(head)
-            if number % _BREATH == 0:
-                await asyncio.sleep(0)
+        try:
+            for number, note in enumerate(cosigned, 1):
+                with contextlib.suppress(WitnessError):
+                    head = self._open(note)[1]
+                    if head.checkpoint.origin not in self._own:  # no newer one has come meanwhile
+                        self.cosigned(head)
+                if number % _BREATH == 0:
+                    await asyncio.sleep(0)
+        except WitnessError as error:
+            _logger.error("not all heads cosigned before are compared", problem=str(error))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._run_rounds(), name="gossip-rounds")
             group.create_task(self._run_work(), name="gossip-work")
@@ -139,6 +131,7 @@ class Gossip:
         It is proven consistent with the one cosigned before, so the log is not asked again.
         """
         origin = head.checkpoint.origin
+        self._look_again(origin)
         before = self._own.get(origin)
         seen = self._seen.get(origin)
         if (
@@ -200,13 +193,22 @@ class Gossip:
             self._receiving -= 1
         return self._message(told={*heads, *conflicts})
 
-    async def round(self) -> None:
-        """Exchange heads and conflicts with a few peers, chosen at random."""
+    def stop_conflicting(self) -> None:
+        """See to it that no log in conflict is cosigned.
+
+        A crash may have come between the evidence and that; a list of logs may have been mended.
+
+        Raises:
+            WitnessError: the evidence cannot be read.
+        """
         self._evidence.refresh()
         for origin in self._evidence.origins():
-            # A crash may have come between the evidence and this; a list of logs may be mended.
             if (log := self._logs.find(origin)) is not None and log.frozen is None:
                 self._stop(origin)
+
+    async def round(self) -> None:
+        """Exchange heads and conflicts with a few peers, chosen at random."""
+        self.stop_conflicting()
         self.stats["rounds"] += 1
         names = self._rng.sample(sorted(self._peers), min(self._limits.fanout, len(self._peers)))
         heads, conflicts = self._message(told=())
@@ -368,6 +370,7 @@ class Gossip:
     def _keep(self, conflict: Conflict, counter: str) -> bool:
         """Write it down and stop cosigning the log; whether this is its first conflict."""
         origin = conflict.origin
+        self._look_again(origin)
         if self._evidence.knows(conflict.digest) and origin not in self._evidence:
             return False  # the operator has cleared this very one
         first = origin not in self._evidence
@@ -387,6 +390,12 @@ class Gossip:
             self._claimed.discard(origin)
             self._stop(origin)
         return first
+
+    def _look_again(self, origin: str) -> None:
+        """A log in conflict may have been cleared since."""
+        if origin in self._evidence:
+            with contextlib.suppress(WitnessError):
+                self._evidence.refresh()
 
     def _stop(self, origin: str) -> None:
         try:

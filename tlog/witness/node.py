@@ -85,6 +85,7 @@ class Node:
             freeze=stop,
             limits=GossipLimits(interval=config.gossip_interval),
         )
+        gossip.stop_conflicting()  # before anything is cosigned
         async with Witness.opened(
             directory,
             passphrase=passphrase,
