@@ -9,9 +9,9 @@ a typed error with the specification's status.
 a log cannot have signed honestly: a file that `verify_conflict` judges offline. `Node` is both
 together, as they are served. Nothing here knows gRPC or HTTP: peers and logs are ports.
 
-Gossip, measured (`tests/witness/simulation.py`): a log shows another history to one of n witnesses; 30 %
-of them lie, each message is lost with 20 % and late by 2 s on average, a round has 30 s and two
-peers. Rounds until every honest witness holds the evidence, median and worst:
+Gossip, measured (`tests/witness/simulation.py`): a log shows another history to one of n
+witnesses; 30 % of them lie, each message is lost with 20 % and late by 2 s on average, a round has
+30 s and two peers. Rounds until every honest witness holds the evidence, median and worst:
 
     n      peers of each    log2 n    median    worst    runs
     25     8                4.6       5         8        20
