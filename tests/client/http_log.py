@@ -86,6 +86,7 @@ class HttpLog(_Server):
     Attributes:
         lie: may change any answer, which it is told the path of.
         status: of all answers.
+        refuse: whether a path is answered with 503.
         hang: while set, nothing is answered.
         asked: the paths.
     """
@@ -94,6 +95,7 @@ class HttpLog(_Server):
         super().__init__(self._handle)
         self.lie: Callable[[str, bytes], bytes] = lambda path, answer: answer
         self.status = 200
+        self.refuse: Callable[[str], bool] = lambda path: False
         self.hang = threading.Event()
         self.asked: list[str] = []
         self.show(entries)
@@ -108,6 +110,8 @@ class HttpLog(_Server):
         self.asked.append(path)
         if self.hang.is_set():
             time.sleep(30)
+        if self.refuse(path):
+            return 503, b"not now\n"
         body = _resource(self._shown, path)
         if body is None:
             return 404, b"no such thing\n"

@@ -32,7 +32,11 @@ GRACE_SECONDS = 35.0
     ),
 )
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
-@click.option("--config", type=FILE, help="TOML file of logs and rules: see README.")
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file of logs and rules: see README.",
+)
 @click.option("--policy", type=FILE, help="Trust policy (c2sp.org/tlog-policy) of each SOURCE.")
 @vkey_option("Verifier key of SOURCE, in place of a policy; all that are given must have signed.")
 @click.option("--match", "matches", multiple=True, metavar="REGEX", help="Look for entries.")

@@ -46,8 +46,10 @@ last one within the limit. entry: entries are missing, or are not those of the s
 
 BUNDLES = 16
 """Read at once: at most 16 MiB each, 64 KiB with entries of 256 bytes."""
-MAX_UNTOLD = 24
 # While nobody can be told, an alarm that comes and goes must not fill the disk.
+MAX_UNTOLD = 24
+# How long a log whose heads may be as old as they like may keep its entries to itself.
+UNREAD_SECONDS = 3600.0
 
 _KINDS: dict[Check, Kind] = {
     "message": "signature",
@@ -103,6 +105,7 @@ class Watch:
         self._rules = rules
         self._stale_after = stale_after
         self._clock = clock
+        self._unread_since: float | None = None
         self.watched = file.load() or Watched(since=clock(), fresh=clock())
         self.untold = asyncio.Event()
         if self.watched.untold:
@@ -213,9 +216,23 @@ class Watch:
                 self._raise("entry", str(error), (head.note,))
                 return
             except (Unreachable, SourceError) as error:
-                self._reached(printable(str(error)))
+                self._unread(printable(str(error)))
                 return
+            self._unread_since = None
             self._clear("entry")
+
+    def _unread(self, problem: str) -> None:
+        """Entries cannot be read. A log that shows heads for long and no entries hides them."""
+        self._reached(problem)
+        now = self._clock()
+        if self._unread_since is None:
+            self._unread_since = now
+        unread = now - self._unread_since
+        if unread > (self._stale_after or UNREAD_SECONDS):
+            begin = self.watched.edge.size
+            self._raise(
+                "entry", f"no entry from {begin} on was served for {unread:.0f} s: {problem}"
+            )
 
     async def _read_on(self, head: Head, deliver: Deliver) -> None:
         begin = self.watched.edge.size
