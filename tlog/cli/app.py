@@ -19,6 +19,7 @@ from tlog.cli.fsck import fsck
 from tlog.cli.init import init
 from tlog.cli.log import log
 from tlog.cli.logs import logs
+from tlog.cli.mirror import mirror
 from tlog.cli.monitor import monitor
 from tlog.cli.options import Verbs
 from tlog.cli.prove import prove
@@ -59,6 +60,7 @@ def cli() -> None:
 for _verb in (
     *(init, serve, append, checkpoint, prove, verify, entries, logs),
     *(log, audit, monitor, fsck, witness),
+    mirror,
     completion,
 ):
     cli.add_command(_verb)

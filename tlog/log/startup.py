@@ -38,18 +38,25 @@ class Recovered:
     published: Head | None
 
 
-def recover(store: LogStore, vkeys: Sequence[VerifierKey]) -> Recovered:
+def recover(
+    store: LogStore, vkeys: Sequence[VerifierKey], *, origin: str | None = None
+) -> Recovered:
     """Read the right edge of the tree and prove it against the last signed head.
 
     Re-hashes the last entry bundle of the signed tree and every entry after it.
+
+    Args:
+        store: the log's.
+        vkeys: those that sign its heads, all of them.
+        origin: of the log, where the keys are not named as it: those of its mirror.
 
     Raises:
         StateRefused: rolled back, damaged, signed by other keys, or a file is missing.
         StoreError: the store cannot be read.
     """
-    signed = read_head(store.get_state(SIGNED), vkeys, SIGNED)
-    marker = read_head(store.read_marker(), vkeys, MARKER)
-    published = read_head(store.get_state(PUBLISHED), vkeys, PUBLISHED)
+    signed = read_head(store.get_state(SIGNED), vkeys, SIGNED, origin=origin)
+    marker = read_head(store.read_marker(), vkeys, MARKER, origin=origin)
+    published = read_head(store.get_state(PUBLISHED), vkeys, PUBLISHED, origin=origin)
     size = store.tree_size()
     if signed is None:
         if marker is not None:
@@ -83,7 +90,9 @@ def recover(store: LogStore, vkeys: Sequence[VerifierKey]) -> Recovered:
         raise StateRefused(f"the tree is damaged: {error}. Run: tlog fsck DIR") from None
 
 
-def read_head(note: bytes | None, vkeys: Sequence[VerifierKey], name: str) -> Head | None:
+def read_head(
+    note: bytes | None, vkeys: Sequence[VerifierKey], name: str, *, origin: str | None = None
+) -> Head | None:
     """Parse a stored head and verify the log's own signatures on it, all of them.
 
     Raises:
@@ -92,7 +101,7 @@ def read_head(note: bytes | None, vkeys: Sequence[VerifierKey], name: str) -> He
     if note is None:
         return None
     try:
-        verified = open_checkpoint(note, vkeys, origin=vkeys[0].name)
+        verified = open_checkpoint(note, vkeys, origin=origin or vkeys[0].name)
     except NoteError as error:
         raise StateRefused(f"{name} is not a checkpoint signed by this log: {error}") from None
     # A flipped bit in a signature's name makes it one of somebody else.

@@ -29,7 +29,12 @@ from tlog.merkle.proofs import (
     subtree_consistency_proof,
     subtree_consistency_ranges,
 )
-from tlog.merkle.reader import TileCache, TileNodeReader, consistency_tiles
+from tlog.merkle.reader import (
+    TileCache,
+    TileNodeReader,
+    consistency_tiles,
+    subtree_consistency_tiles,
+)
 from tlog.merkle.source import SourceDamaged, SourceError, SourceMissing, TileSource
 from tlog.merkle.tiles import (
     MAX_ENTRY_SIZE,
@@ -100,6 +105,7 @@ __all__ = [
     "split_bundle",
     "subtree_consistency_proof",
     "subtree_consistency_ranges",
+    "subtree_consistency_tiles",
     "tile_path",
     "tiles_of",
     "verify_consistency",

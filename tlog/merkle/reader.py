@@ -6,7 +6,12 @@ from typing import Final, TypeAlias
 
 from tlog.merkle.errors import MerkleError, ProofError
 from tlog.merkle.hashing import HASH_SIZE, join_peaks
-from tlog.merkle.proofs import Range, consistency_proof, is_subtree
+from tlog.merkle.proofs import (
+    Range,
+    consistency_ranges,
+    is_subtree,
+    subtree_consistency_ranges,
+)
 from tlog.merkle.tiles import (
     MAX_TREE_SIZE,
     TILE_HEIGHT,
@@ -137,11 +142,24 @@ def consistency_tiles(old_size: int, new_size: int) -> list[Tile]:
     Raises:
         MerkleError: not 0 <= old_size <= new_size < 2**63.
     """
+    return _tiles_of(consistency_ranges(old_size, new_size), new_size)
+
+
+def subtree_consistency_tiles(start: int, end: int, size: int) -> list[Tile]:
+    """Which tiles of the tree of `size` a subtree consistency proof is read from.
+
+    Raises:
+        MerkleError: [start, end) is not a valid subtree, or not 0 <= end <= size < 2**63.
+    """
+    return _tiles_of(subtree_consistency_ranges(start, end, size), size)
+
+
+def _tiles_of(ranges: Sequence[Range], size: int) -> list[Tile]:
     needed: list[Tile] = []
 
     def note_down(tile: Tile) -> bytes:
         needed.append(tile)
         return bytes(tile.width * HASH_SIZE)
 
-    consistency_proof(old_size, new_size, TileNodeReader(TileCache(note_down), new_size))
+    TileNodeReader(TileCache(note_down), size).range_hashes(ranges)
     return needed

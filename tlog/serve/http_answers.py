@@ -21,6 +21,8 @@ from tlog.serve.logs import UnknownLog
 from tlog.store import StoreError
 
 PIECE_BYTES = 256 << 10
+# Of answers longer than a piece (a bundle may have 16 MiB), while they are being sent.
+MAX_OUTGOING_BYTES = 256 << 20
 # Until a halted log has tried to recover a few times.
 UNAVAILABLE_SECONDS = 5
 
@@ -107,6 +109,25 @@ class Answer(Response):
             end = offset + PIECE_BYTES
             piece, more = self.body[offset:end], end < len(self.body)
             await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
+class Outgoing:
+    """Sends answers, as long as those that are being sent have not too many bytes together."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    async def send(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send an answer, or a refusal in its place."""
+        size = len(answer.body) if len(answer.body) > PIECE_BYTES else 0
+        if size and self._bytes + size > MAX_OUTGOING_BYTES:
+            answer = refusal(Overloaded("too many long answers are being sent", retry_after=1))
+            size = 0
+        self._bytes += size
+        try:
+            await answer(scope, receive, send)
+        finally:
+            self._bytes -= size
 
 
 def text(line: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:

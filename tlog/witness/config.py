@@ -13,7 +13,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -50,12 +50,19 @@ KEY_FILES: Final = {
 }
 
 
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
 def _name(value: str) -> str:
     try:
         check_name(value)
     except NoteError as error:
         raise ValueError(str(error)) from None
     return value
+
+
+CosignerName = Annotated[str, AfterValidator(_name)]
+"""The name of a cosigner's keys."""
 
 
 def _peer_vkey(value: str) -> str:
@@ -92,7 +99,7 @@ class WitnessConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, AfterValidator(_name)]
+    name: CosignerName
     """The name of both keys."""
     rate: Annotated[float, Field(gt=0, le=1e6)] = 10.0
     """Checkpoints of one log that are cosigned per second, in the long run; subtrees likewise."""
@@ -117,7 +124,7 @@ class WitnessConfig(BaseModel):
     def save(self, directory: Path) -> None:
         """Write `witness.toml`, refusing to replace one."""
         lines = ["# A tlog witness. The name is its identity: never change it.\n"]
-        lines += _toml_lines(self.model_dump(exclude={"peers"}))
+        lines += toml_lines(self.model_dump(exclude={"peers"}))
         for peer in self.peers:
             lines += _peer_lines(peer)
         with (directory / FILE_NAME).open("x", encoding="utf-8") as file:
@@ -130,25 +137,33 @@ class WitnessConfig(BaseModel):
         Raises:
             WitnessError: there is none, or it says something that is not understood.
         """
-        path = directory / FILE_NAME
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_FILE_SIZE + 1)
-        except FileNotFoundError:
-            raise WitnessError(
-                f"{directory} holds no witness ({FILE_NAME} is missing). Make one with: "
-                f"tlog witness init {directory} --name NAME"
-            ) from None
-        if len(data) > MAX_FILE_SIZE:
-            raise WitnessError(f"{path} is longer than {MAX_FILE_SIZE} bytes")
-        try:
-            return cls.model_validate(tomllib.loads(data.decode("utf-8")))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise WitnessError(f"{path}: {field or 'it'}: {first['msg']}") from None
-        except (ValueError, RecursionError) as error:  # the latter for brackets in brackets
-            raise WitnessError(f"{path}: {error}") from None
+        return load_settings(cls, directory / FILE_NAME, what="witness")
+
+
+def load_settings(model: type[Settings], path: Path, *, what: str) -> Settings:
+    """Read a file of settings, that of a `what`.
+
+    Raises:
+        WitnessError: there is none, or it says something that is not understood.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_SIZE + 1)
+    except FileNotFoundError:
+        raise WitnessError(
+            f"{path.parent} holds no {what} ({path.name} is missing). Make one with: "
+            f"tlog {what} init {path.parent} --name NAME"
+        ) from None
+    if len(data) > MAX_FILE_SIZE:
+        raise WitnessError(f"{path} is longer than {MAX_FILE_SIZE} bytes")
+    try:
+        return model.model_validate(tomllib.loads(data.decode("utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise WitnessError(f"{path}: {field or 'it'}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:  # the latter for brackets in brackets
+        raise WitnessError(f"{path}: {error}") from None
 
 
 def add_peer(directory: Path, vkey: VerifierKey, url: str) -> PeerConfig:
@@ -173,13 +188,14 @@ def add_peer(directory: Path, vkey: VerifierKey, url: str) -> PeerConfig:
     return peer
 
 
-def _toml_lines(values: Mapping[str, object]) -> list[str]:
+def toml_lines(values: Mapping[str, object]) -> list[str]:
+    """Scalars as a file of settings has them."""
     # JSON scalars are TOML scalars.
     return [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()]
 
 
 def _peer_lines(peer: PeerConfig) -> list[str]:
-    return ["\n[[peers]]\n", *_toml_lines(peer.model_dump())]
+    return ["\n[[peers]]\n", *toml_lines(peer.model_dump())]
 
 
 def create_witness(
@@ -197,8 +213,21 @@ def create_witness(
         config = WitnessConfig(name=name)
     except ValidationError as error:
         raise WitnessError(f"the name: {error.errors()[0]['msg']}") from None
+    vkeys = create_cosigner(directory, what="witness", name=name, passphrase=passphrase)
+    config.save(directory)
+    return vkeys
+
+
+def create_cosigner(
+    directory: Path, *, what: str, name: str, passphrase: bytes | None
+) -> tuple[VerifierKey, ...]:
+    """Make what a witness and a mirror (`what`) both have: keys, heads, and a list of logs.
+
+    Raises:
+        WitnessError: the directory holds something already.
+    """
     if directory.exists() and any(directory.iterdir()):
-        raise WitnessError(f"{directory} is not empty: choose a new directory for a new witness")
+        raise WitnessError(f"{directory} is not empty: choose a new directory for a new {what}")
     (directory / KEYS).mkdir(parents=True, exist_ok=True)
     (directory / KEYS).chmod(0o700)
     vkeys = []
@@ -207,15 +236,12 @@ def create_witness(
         save_signer(directory / KEYS / file, signer, passphrase=passphrase)
         vkeys.append(signer.vkey)
     HeadStore.create(directory).close()
-    create_log_list(directory)
-    config.save(directory)
+    create_log_list(directory, what=what)
     return tuple(vkeys)
 
 
-def load_signers(
-    directory: Path, config: WitnessConfig, *, passphrase: bytes | None
-) -> tuple[Signer, ...]:
-    """Load the witness's keys and check that they carry its name.
+def load_signers(directory: Path, *, name: str, passphrase: bytes | None) -> tuple[Signer, ...]:
+    """Load a cosigner's keys and check that they carry its name.
 
     Raises:
         NoteError: a key file is missing, too open, sealed, or damaged.
@@ -224,10 +250,10 @@ def load_signers(
     signers = []
     for file, algorithm in KEY_FILES.items():
         signer = load_signer(directory / KEYS / file, passphrase=passphrase)
-        if signer.vkey.name != config.name or signer.vkey.algorithm is not algorithm:
+        if signer.vkey.name != name or signer.vkey.algorithm is not algorithm:
             raise WitnessError(
                 f"{directory / KEYS / file} holds a {signer.vkey.algorithm.name} key of "
-                f"{signer.vkey.name!r}, not the {algorithm.name} key of {config.name!r}"
+                f"{signer.vkey.name!r}, not the {algorithm.name} key of {name!r}"
             )
         signers.append(signer)
     return tuple(signers)

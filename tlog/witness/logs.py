@@ -38,7 +38,7 @@ MAX_URL_SIZE: Final = 2048
 CHECK_INTERVAL: Final = 1.0
 """Seconds for which a running witness believes that the file is as it was."""
 
-_HEADER: Final = b"# The logs that this witness trusts. Edit with: tlog witness add-log DIR ...\n"
+_HEADER: Final = "# The logs that this {what} trusts. Edit with: tlog {what} add-log DIR ...\n"
 _logger = structlog.get_logger(__name__)
 
 
@@ -136,10 +136,10 @@ class LogList:
             self.problem = None
 
 
-def create_log_list(directory: Path) -> None:
-    """Make an empty list of logs, refusing to replace one."""
+def create_log_list(directory: Path, *, what: str = "witness") -> None:
+    """Make an empty list of logs, that of a `what`, refusing to replace one."""
     with (directory / FILE_NAME).open("xb") as file:
-        file.write(_HEADER)
+        file.write(_HEADER.format(what=what).encode())
 
 
 def add_log(

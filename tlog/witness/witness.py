@@ -123,7 +123,7 @@ class Witness:
             WitnessError, NoteError, StoreError: it cannot be opened; the message says why.
         """
         config = WitnessConfig.load(directory)
-        signers = load_signers(directory, config, passphrase=passphrase)
+        signers = load_signers(directory, name=config.name, passphrase=passphrase)
         logs = LogList(directory) if logs is None else logs
         heads = HeadStore.open(directory)
         try:

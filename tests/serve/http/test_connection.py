@@ -219,7 +219,7 @@ def test_a_reader_that_stalls_is_dropped(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_long_answers_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlog.serve.http_app.MAX_OUTGOING_BYTES", 20 << 20)
+    monkeypatch.setattr("tlog.serve.http_answers.MAX_OUTGOING_BYTES", 20 << 20)
     config = LogConfig(origin="example.com/l", name="l", checkpoint_interval=0)
     with Served(tmp_path, config) as served, served.client() as client:
         served.append([os.urandom(65_000) for _ in range(256)])
