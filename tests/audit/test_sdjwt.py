@@ -241,7 +241,7 @@ def test_another_header_is_refused(header: Any) -> None:
         ("a.b.c.d~", "compact JWS"),
         ("é.b.c~", "ASCII"),
         ("x" * 600_000, "characters"),
-        ("x" * 60_001 + "~", "the limit is 60000"),
+        ("x" * 57_001 + "~", "the limit is 57000"),
         ("a.b.c~" + "x~" * 300, "more than 256"),
         ("x" * 1025 + ".b.c~", "header is too long"),
     ],

@@ -1,0 +1,66 @@
+"""Tokens: keyed pseudonyms in the leaf, so that records are found with no plaintext at hand.
+
+    value = HMAC-SHA256(key, "tlog/token/v1" 0x00 field 0x00 epoch 0x00 canonical identifier)
+
+The key is the tenant's for the epoch (class evidence), or that of the subject (class erasable).
+Epochs bound what the equality of tokens tells: two tokens of two quarters have nothing in common.
+"""
+
+from __future__ import annotations
+
+import hmac
+import unicodedata
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tlog.audit.catalogue import TokenClass
+from tlog.audit.codec import encode_base64url
+
+FIELDS = ("subject", "actor", "resource")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a leaf.
+
+    Attributes:
+        token_class: whose key made it.
+        epoch: `2026Q1`: the quarter of the receipt, in UTC.
+        field: what it is of: `subject`, `actor` or `resource`.
+        value: 32 bytes in base64url.
+    """
+
+    token_class: TokenClass
+    epoch: str
+    field: str
+    value: str
+
+
+def epoch_of(time: datetime) -> str:
+    """The epoch of a time, which is in UTC."""
+    return f"{time.year:04}Q{(time.month + 2) // 3}"
+
+
+def canonical(identifier: str) -> str:
+    """The one spelling of an identifier: NFKC, no case, no space around it.
+
+    Published, so that others may check which token an identifier has.
+    """
+    return unicodedata.normalize("NFKC", identifier.strip().casefold())
+
+
+def identifier_of(value: Any) -> str | None:
+    """What an actor or a resource is known by: the string, or its `id`; None if it has none."""
+    if isinstance(value, dict):
+        value = value.get("id")
+    return value if isinstance(value, str) and value else None
+
+
+def make_token(
+    key: bytes, token_class: TokenClass, *, epoch: str, field: str, identifier: str
+) -> Token:
+    """The token of an identifier that is in canonical form."""
+    message = f"tlog/token/v1\0{field}\0{epoch}\0{identifier}".encode("utf-8", "surrogatepass")
+    value = encode_base64url(hmac.digest(key, message, "sha256"))
+    return Token(token_class, epoch, field, value)
