@@ -1,0 +1,82 @@
+"""A tenant with a log, a vault and two producers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.audit.producer import CATALOGUE, SHOP, TENANT, signer_of
+from tlog.audit import Draft
+from tlog.audit.records import Outcome, Recorded, Records
+from tlog.audit.vault import Vault
+from tlog.log import Log, LogConfig, create_log
+from tlog.notes import Signer
+
+LOG = signer_of("log", 9)
+TILL = signer_of("till", 3)
+TENANT_KEY = b"tenant key of 32 bytes, in tests"
+
+
+def create(directory: Path, **settings: Any) -> None:
+    """A fresh tenant, with no producer but the log itself."""
+    config = LogConfig(
+        origin="example.com/records", name="records", **{"checkpoint_interval": 0, **settings}
+    )
+    create_log(directory / "log", config)
+    Vault.create(directory / "vault", TENANT_KEY).close()
+
+
+@contextlib.asynccontextmanager
+async def opened(directory: Path, **settings: Any) -> AsyncIterator[Records]:
+    vault = Vault.open(directory / "vault", TENANT_KEY)
+    try:
+        async with (
+            Log.opened(directory / "log") as log,
+            Records.opened(
+                log, vault, LOG, **{"tenant": TENANT, "catalogue": CATALOGUE, **settings}
+            ) as records,
+        ):
+            yield records
+    finally:
+        vault.close()
+
+
+def registration(signer: Signer, *roles: str) -> Draft:
+    about = {
+        "about_producer": signer.vkey.name,
+        "vkey": str(signer.vkey),
+        "roles": list(roles) or ["recorder"],
+    }
+    return Draft("producer.registered", about, {})
+
+
+@contextlib.asynccontextmanager
+async def tenant(directory: Path, **settings: Any) -> AsyncIterator[Records]:
+    """A tenant whose entry 0 registers the shop, and entry 1 the till."""
+    create(directory)
+    async with opened(directory, **settings) as records:
+        for index, signer in enumerate((SHOP, TILL)):
+            assert await records.record(registration(signer)) == Recorded(index)
+        yield records
+
+
+def indices(outcomes: list[Outcome]) -> list[int]:
+    assert all(isinstance(outcome, Recorded) for outcome in outcomes), outcomes
+    return [outcome.index for outcome in outcomes if isinstance(outcome, Recorded)]
+
+
+def types(records: Records, start: int = 0) -> list[str]:
+    """The types of all records from an index on."""
+    size = records.log.sequencer.edge.size
+    return [str(records.read(index).payload["type"]) for index in range(start, size)]
+
+
+def values(records: Records, index: int) -> list[dict[str, Any]]:
+    """What each part of a record says, as far as it opens."""
+    return [{d.name: d.value for d in p.disclosures} for p in records.read(index).parts]
+
+
+NOW = datetime(2026, 1, 31, 17, 30, tzinfo=UTC)

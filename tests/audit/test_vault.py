@@ -1,0 +1,183 @@
+"""The vault: what is sealed opens, only as it was signed; what is destroyed is in no file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.audit.producer import access, opened, received, signed
+from tests.audit.tenant import TENANT_KEY
+from tlog.audit import Event
+from tlog.audit.tokens import canonical
+from tlog.audit.vault import Erasure, Part, Sealing, Vault, VaultDamaged, part_key, split_part
+from tlog.store import StoreError, StoreLocked, StoreMissing
+
+ERASURE = Erasure(7, "R-1")
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Iterator[Vault]:
+    vault = Vault.create(tmp_path / "vault", TENANT_KEY)
+    yield vault
+    vault.close()
+
+
+def put(vault: Vault, event: Event) -> bytes:
+    """Seal an event, as if its leaf hash were its content."""
+    sealing = Sealing(vault)
+    keys = [sealing.subject(canonical(each)) for each in event.subject_ids()]
+    sealing.seal(event, event.content, keys)
+    vault.store.write(sealing.puts)
+    vault.store.sync()
+    sealing.done()
+    return event.content
+
+
+def said(vault: Vault, event: Event) -> list[Part]:
+    return vault.open_parts(event.claims, event.event_id, event.content)
+
+
+def test_what_is_sealed_opens_after_a_restart(vault: Vault) -> None:
+    events = [
+        opened(signed(received())),
+        opened(signed(access("alice@example.com", "bob@example.com"))),
+        opened(signed(access(personal={}))),
+        opened(signed(access())),
+    ]
+    for event in events:
+        put(vault, event)
+    vault.close()
+    again = Vault.open(vault.store.path, TENANT_KEY)
+    for event in events:
+        assert [list(part.disclosures) for part in said(again, event)] == [
+            event.shared,
+            *event.subjects,
+        ]
+    again.close()
+
+
+def every_byte(vault: Vault) -> bytes:
+    files = [file for file in vault.store.path.rglob("*") if file.is_file()]
+    assert any(file.suffix == ".log" for file in files)  # the WAL is among them
+    return b"".join(file.read_bytes() for file in files)
+
+
+def test_a_destroyed_key_and_what_it_sealed_are_in_no_file(vault: Vault) -> None:
+    alice = [opened(signed(access("Alice@example.com"))) for _ in range(5)]
+    both = opened(signed(access("alice@example.com", "bob@example.com")))
+    others = [opened(signed(access(f"{i}@example.com"))) for i in range(50)]
+    for event in [*alice[:3], *others[:25], both, *others[25:], *alice[3:]]:
+        put(vault, event)
+    vault.store._families["parts"].flush(True)  # some of it in tables, some in the WAL
+    late = opened(signed(access("alice@example.com")))
+    put(vault, late)
+    key = vault.find_subject("alice@example.com")
+    assert key is not None
+    wrapped = vault.store.get("keys", key.key_id)
+    sealed = [
+        split_part(row)[1]
+        for event in [*alice, both, late]
+        for number in (0, 1)
+        if (row := vault.store.get("parts", part_key(event.event_id, event.content, number)))
+    ]
+    assert wrapped is not None
+    secrets = [key.secret, wrapped[13:], vault._lookup("alice@example.com"), *sealed]
+    assert len(sealed) == 14
+    before = every_byte(vault)
+    assert [secret in before for secret in secrets] == [False] + [True] * 16
+
+    gone = vault.destroy("alice@example.com", ERASURE)
+    assert gone is not None
+    assert (gone.key_id, gone.parts) == (key.key_id, 14)
+    after = every_byte(vault)
+    assert not any(secret in after for secret in secrets)
+    assert vault.destroy("alice@example.com", ERASURE) is None
+    assert vault.find_subject("alice@example.com") is None
+
+    for event in [*alice, late]:
+        assert said(vault, event) == [Part(erasure=ERASURE)] * 2
+    # What was said of both is gone with the first; what was said of Bob alone is not.
+    assert said(vault, both) == [
+        Part(erasure=ERASURE), Part(erasure=ERASURE), Part(both.subjects[1]),
+    ]  # fmt: skip
+    for event in others:
+        assert [list(part.disclosures) for part in said(vault, event)] == [
+            event.shared,
+            *event.subjects,
+        ]
+    # Bob's erasure finds a part that is gone already.
+    assert vault.destroy("bob@example.com", Erasure(9, "R-2")) is not None
+    assert said(vault, both)[2] == Part(erasure=Erasure(9, "R-2"))
+    # Somebody who comes back has another key.
+    fresh = opened(signed(access("alice@example.com")))
+    put(vault, fresh)
+    assert said(vault, fresh)[1] == Part(fresh.subjects[0])
+    again = vault.find_subject("alice@example.com")
+    assert again is not None
+    assert again.key_id != key.key_id
+
+
+def test_keys_are_random_and_no_part_shares_one(vault: Vault) -> None:
+    event = opened(signed(access("alice@example.com")))
+    first, second = Sealing(vault), Sealing(vault)
+    assert first.subject("a") == first.subject("a")
+    assert first.subject("a") != second.subject("a")  # not known before it is written
+    assert first.epoch("2026Q1") != first.epoch("2026Q2")
+    put(vault, event)
+    rows = [vault.store.get("parts", part_key(event.event_id, event.content, i)) for i in (0, 1)]
+    # A row moved elsewhere does not open: its place is part of its key.
+    vault.store.write([("parts", part_key(event.event_id, event.content, 1), rows[0])])
+    with pytest.raises(VaultDamaged, match="not what was signed"):
+        said(vault, event)
+
+
+def test_every_damaged_byte_of_a_part_is_found(vault: Vault) -> None:
+    event = opened(signed(access("alice@example.com", personal={})))
+    put(vault, event)
+    key = part_key(event.event_id, event.content, 1)
+    row = vault.store.get("parts", key)
+    assert row is not None
+    for at in range(17, len(row)):  # the nonce, and all that is sealed
+        vault.store.write([("parts", key, row[:at] + bytes([row[at] ^ 1]) + row[at + 1 :])])
+        with pytest.raises(VaultDamaged, match="part 1 of event"):
+            said(vault, event)
+    for cut in (row[:-1], row[:30], row[:17]):
+        vault.store.write([("parts", key, cut)])
+        with pytest.raises(VaultDamaged):
+            said(vault, event)
+
+
+def test_what_opens_must_be_what_was_signed(vault: Vault) -> None:
+    """AES-GCM commits to no key: whoever holds it can seal something else. The digests do."""
+    event = opened(signed(access("alice@example.com", personal={})))
+    put(vault, event)
+    lie = opened(signed(access("alice@example.com", personal={})))
+    sealing = Sealing(vault)
+    keys = [sealing.subject("alice@example.com")]
+    sealing._seal(part_key(event.event_id, event.content, 1), keys, lie.subjects[0])
+    vault.store.write(sealing.puts)
+    with pytest.raises(VaultDamaged, match="not what was signed"):
+        said(vault, event)
+
+
+def test_another_tenant_key_opens_nothing(vault: Vault, tmp_path: Path) -> None:
+    vault.close()
+    with pytest.raises(VaultDamaged, match="the tenant key is another one"):
+        Vault.open(tmp_path / "vault", b"x" * 32)
+    Vault.open(tmp_path / "vault", TENANT_KEY).close()
+
+
+def test_the_store_refuses_what_it_must(vault: Vault, tmp_path: Path) -> None:
+    with pytest.raises(StoreLocked):
+        Vault.open(tmp_path / "vault", TENANT_KEY)
+    with pytest.raises(StoreError, match="exists"):
+        Vault.create(tmp_path / "vault", TENANT_KEY)
+    with pytest.raises(StoreMissing, match="no vault here"):
+        Vault.open(tmp_path / "other", TENANT_KEY)
+    vault.close()
+    with pytest.raises(StoreError, match="closed"):
+        vault.store.get("keys", b"x")
+    with pytest.raises(StoreError, match="refuses writes"):
+        vault.store.write([])

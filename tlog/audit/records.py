@@ -1,0 +1,346 @@
+"""The write path of the records layer: events go in, are verified, sealed, and put into the log.
+
+The room's `__init__` tells the order of the steps and why a kill between any two of them loses and
+duplicates nothing. `Records` runs them in rounds, one at a time: what comes in during a round is
+the next one. The log MUST be the records layer's alone: entries that are no records are skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+
+from tlog.audit.catalogue import Catalogue
+from tlog.audit.claims import event_id_bytes
+from tlog.audit.errors import AuditError, EventRefused
+from tlog.audit.event import Draft, read_payload
+from tlog.audit.jws import parse_jws
+from tlog.audit.leaf import Leaf, parse_leaf
+from tlog.audit.rebuild import State, load_state, replay
+from tlog.audit.round import Counters, Placed, Round
+from tlog.audit.tokens import canonical
+from tlog.audit.vault import Destroyed, Erasure, Part, Vault
+from tlog.log import Log, LogError, Overloaded, Unavailable
+from tlog.merkle import leaf_hash
+from tlog.notes import Signer, VerifierKey
+from tlog.store import StoreError
+
+ROUND_EVENTS = 1024
+"""Events of one round: they keep the event loop for some 100 ms, in steps of a few."""
+MAX_PENDING = 1 << 16
+SNAPSHOT_EVERY = 4096
+"""Entries between two snapshots: what a start reads again, and verifies again."""
+# An event may bring three records of the log's own with it: a conflict, a repeat, a clock.
+_PER_EVENT = 4
+_STEP = 32
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Where an event stands.
+
+    Attributes:
+        index: of its entry; of the first one, if it had been recorded before.
+        duplicate: whether it had been.
+        conflict: whether another event with its id had been: both are in the log now.
+    """
+
+    index: int
+    duplicate: bool = False
+    conflict: bool = False
+
+
+Outcome = Recorded | EventRefused
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record as it can still be read.
+
+    Attributes:
+        index: of its entry.
+        leaf: as in the log.
+        payload: of its JWS: the public claims, and the digests.
+        parts: what is said of all subjects, then of each.
+    """
+
+    index: int
+    leaf: Leaf
+    payload: dict[str, object]
+    parts: Sequence[Part]
+
+
+@dataclass(slots=True)
+class _Call:
+    events: Sequence[str | Draft]
+    answered: asyncio.Future[list[Outcome]]
+    outcomes: list[Outcome] = field(default_factory=list)
+    taken: int = 0
+
+
+class Records:
+    """The records of one tenant. Make it with `Records.opened`; one event loop runs it all.
+
+    Attributes:
+        counters: what came in so far, for the metrics.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        vault: Vault,
+        signer: Signer,
+        *,
+        tenant: str,
+        catalogue: Catalogue,
+        clock: Callable[[], datetime],
+        root: VerifierKey | None,
+    ) -> None:
+        self.log = log
+        self.vault = vault
+        self.catalogue = catalogue
+        self.tenant = tenant
+        self.counters = Counters()
+        self._signer = signer
+        self._root = root or signer.vkey
+        self._clock = clock
+        self._state: State | None = None
+        self._calls: deque[_Call] = deque()
+        self._pending = 0
+        self._wake = asyncio.Event()
+        self._exclusive = asyncio.Lock()
+        self._closing = False
+        self._round_events = min(ROUND_EVENTS, log.config.max_batch_entries // _PER_EVENT)
+        if not self._round_events:
+            raise AuditError(f"max_batch_entries of the log is under {_PER_EVENT}: raise it")
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(
+        cls,
+        log: Log,
+        vault: Vault,
+        signer: Signer,
+        *,
+        tenant: str,
+        catalogue: Catalogue,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        root: VerifierKey | None = None,
+    ) -> AsyncIterator[Records]:
+        """Reconcile the vault with the log, and run.
+
+        On leaving: take nothing new, finish what was accepted. The log and the vault stay open.
+
+        Args:
+            log: the log, running; the records layer's alone.
+            vault: the tenant's.
+            signer: the key of the log's own records, named by the service's producer id.
+            tenant: as in the claims of its events.
+            catalogue: the types of events.
+            clock: the time of receipt.
+            root: the first key that the service had, if it has been rotated since.
+
+        Raises:
+            AuditError, StoreError, LogError: the two cannot be reconciled.
+        """
+        records = cls(
+            log, vault, signer, tenant=tenant, catalogue=catalogue, clock=clock, root=root
+        )
+        await records._recover()
+        task = asyncio.create_task(records._run(), name=f"{tenant}-records")
+        try:
+            yield records
+        finally:
+            records._closing = True
+            records._wake.set()
+            await asyncio.wait([task])
+
+    async def accept(self, events: Sequence[str]) -> list[Outcome]:
+        """Record events, SD-JWTs with all their disclosures; the answer comes when all is durable.
+
+        A refused event does not keep the others from being recorded.
+
+        Returns:
+            For each event, in order, where it stands, or why it was refused.
+
+        Raises:
+            Overloaded: too many are waiting; nothing was taken.
+            Unavailable: it is not known whether they are recorded. Send them again.
+        """
+        return await self._submit(events)
+
+    async def record(self, draft: Draft) -> Recorded:
+        """Record an event of the log's own, signed with the service's key.
+
+        Raises:
+            EventRefused, Overloaded, Unavailable: as `accept`.
+        """
+        (outcome,) = await self._submit([draft])
+        if isinstance(outcome, EventRefused):
+            raise outcome
+        return outcome
+
+    async def _submit(self, events: Sequence[str | Draft]) -> list[Outcome]:
+        if self._closing:
+            raise Unavailable("the records layer is shutting down")
+        if not events:
+            return []
+        if self._pending and self._pending + len(events) > MAX_PENDING:
+            raise Overloaded(f"{self._pending} events wait: come back later", retry_after=1.0)
+        call = _Call(events, asyncio.get_running_loop().create_future())
+        # Whoever gives up does not take its events back.
+        call.answered.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._pending += len(events)
+        self._calls.append(call)
+        self._wake.set()
+        return await asyncio.shield(call.answered)
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._calls:
+                async with self._exclusive:
+                    await self._one_round(self._take())
+            if self._closing and not self._calls:
+                self._save()
+                return
+
+    def _take(self) -> list[tuple[_Call, int]]:
+        """The calls of the next round, each with how many of its events are in it."""
+        room, taken = self._round_events, []
+        while room and self._calls:
+            call = self._calls[0]
+            count = min(room, len(call.events) - call.taken)
+            taken.append((call, count))
+            room -= count
+            if call.taken + count == len(call.events):
+                self._calls.popleft()
+            else:
+                break
+        return taken
+
+    async def _one_round(self, taken: list[tuple[_Call, int]]) -> None:
+        try:
+            outcomes = await self._execute(
+                [e for call, n in taken for e in call.events[call.taken : call.taken + n]]
+            )
+        except (AuditError, LogError, StoreError) as error:
+            self._fail(taken, error)
+        except BaseException as error:
+            self._state = None
+            self._fail(taken, Unavailable("internal error: not known to be recorded"))
+            if not isinstance(error, Exception):
+                raise
+            _log.critical("a round of records failed", tenant=self.tenant, exc_info=error)
+        else:
+            answers = iter(outcomes)
+            for call, count in taken:
+                call.outcomes += [next(answers) for _ in range(count)]
+                call.taken += count
+                self._pending -= count
+                if call.taken == len(call.events) and not call.answered.done():
+                    call.answered.set_result(call.outcomes)
+
+    def _fail(self, taken: list[tuple[_Call, int]], error: Exception) -> None:
+        refusal = error if isinstance(error, LogError) else Unavailable(f"not recorded: {error}")
+        for call, _ in taken:
+            if self._calls and self._calls[0] is call:
+                self._calls.popleft()
+            self._pending -= len(call.events) - call.taken
+            if not call.answered.done():
+                call.answered.set_exception(refusal)
+
+    async def _execute(self, events: Sequence[str | Draft]) -> list[Outcome]:
+        """One round, from verification to answer. The steps are numbered as in `__init__`."""
+        state = self._state or await self._recover()
+        this = Round(
+            state,
+            self.vault,
+            self._signer,
+            tenant=self.tenant,
+            catalogue=self.catalogue,
+            now=self._clock(),
+            max_leaf=self.log.config.max_entry_size,
+        )
+        for i, event in enumerate(events):  # steps 1 and 2
+            this.take(event)
+            if i % _STEP == _STEP - 1:
+                await asyncio.sleep(0)
+        placed: Sequence[int] = ()
+        if this.leaves:
+            placed = await self._commit(this)
+        this.count(self.counters)
+        return [_outcome(each, placed) for each in this.outcomes]
+
+    async def _commit(self, this: Round) -> Sequence[int]:
+        store, loop = self.vault.store, asyncio.get_running_loop()
+        # Whatever fails from here on: what became of it is read from the disk, before the next.
+        state, self._state = this.state, None
+        store.write([*this.sealing.puts, *this.marks()])  # step 3
+        await loop.run_in_executor(None, store.sync)
+        this.sealing.done()
+        placed = await self.log.submit(this.leaves)  # step 4
+        state.registry, state.size = this.registry, placed[-1] + 1
+        store.write(this.unmarks(placed))  # step 5
+        if state.size - state.saved >= SNAPSHOT_EVERY:
+            store.write([state.snapshot()])
+        self._state = state
+        return placed
+
+    async def _recover(self) -> State:
+        """Bring the vault to where the log is."""
+        if (refusal := self.log.sequencer.refusal) is not None:
+            raise Unavailable(f"the log takes no entries: {refusal}")
+        self.vault.recover()
+        state = load_state(self.vault.store, self._root)
+        await replay(state, self.log, self.vault.store)
+        self._state = state
+        return state
+
+    def _save(self) -> None:
+        if self._state is not None and self._state.size > self._state.saved:
+            with contextlib.suppress(StoreError):  # the next start reads some more of the log
+                self.vault.store.write([self._state.snapshot()])
+
+    def read(self, index: int) -> StoredRecord:
+        """A record with all of it that can still be opened, checked against what was signed.
+
+        For the rooms above: they ask for a purpose first, and record the reading.
+
+        Raises:
+            OutOfRange: the log has no such entry.
+            EventRefused: the entry is no record.
+            VaultDamaged: a part is not what was signed.
+        """
+        entry = self.log.reader.entry(index, self.log.sequencer.edge.size)
+        leaf = parse_leaf(entry)
+        jws = parse_jws(leaf.jws)
+        payload = read_payload(jws)
+        parts = self.vault.open_parts(
+            payload, event_id_bytes(payload["event_id"]), leaf_hash(entry)
+        )
+        return StoredRecord(index, leaf, payload, parts)
+
+    async def destroy(self, identifier: str, erasure: Erasure) -> Destroyed | None:
+        """Destroy the key of a subject, between two rounds. See `Vault.destroy`."""
+        async with self._exclusive:
+            return await asyncio.get_running_loop().run_in_executor(
+                None, self.vault.destroy, canonical(identifier), erasure
+            )
+
+
+def _outcome(each: EventRefused | Placed, placed: Sequence[int]) -> Outcome:
+    """What is said of an event: its place in the round is an index now."""
+    if isinstance(each, EventRefused):
+        return each
+    index = each.index if each.place < 0 else placed[each.place]
+    return Recorded(index, duplicate=each.duplicate, conflict=each.conflict)

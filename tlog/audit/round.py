@@ -1,0 +1,254 @@
+"""One round of the write path: events are verified, decided on, and made into leaves and parts.
+
+Nothing here touches the disk but to read: what is to be written is gathered, and written by
+`records`. What was decided holds only once it is: the registry here is a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from hashlib import sha256
+from typing import Final
+
+from tlog.audit import sdjwt
+from tlog.audit.catalogue import Catalogue, TokenClass
+from tlog.audit.claims import event_id_bytes
+from tlog.audit.errors import EventRefused
+from tlog.audit.event import Draft, Event, new_event_id, read_event, read_payload, sign_event
+from tlog.audit.jws import Jws, parse_jws, verify_jws
+from tlog.audit.leaf import Leaf, encode_leaf
+from tlog.audit.rebuild import ROW_SIZE, State, index_row, known_rows
+from tlog.audit.tokens import Token, canonical, epoch_of, identifier_of, make_token
+from tlog.audit.vault import Sealing, SubjectKey, Vault
+from tlog.merkle import leaf_hash
+from tlog.notes import Signer
+from tlog.store.sealed import Put
+
+MAX_VERSIONS: Final = 64
+"""Contents that one event id may come with before it is refused."""
+# What a leaf has beside the JWS: its frame, and each token.
+_FRAME, _TOKEN = 80, 110
+
+
+@dataclass(slots=True)
+class Counters:
+    """What came in: events by outcome, and findings by kind."""
+
+    recorded: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    conflicts: int = 0
+    gap: int = 0
+    repeat: int = 0
+    clock: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where an event goes: a place among the leaves of the round, or an index it has already."""
+
+    place: int = -1
+    index: int = -1
+    duplicate: bool = False
+    conflict: bool = False
+
+
+class Round:
+    """Takes events one by one. All of them come in at one time, `now`."""
+
+    def __init__(
+        self,
+        state: State,
+        vault: Vault,
+        signer: Signer,
+        *,
+        tenant: str,
+        catalogue: Catalogue,
+        now: datetime,
+        max_leaf: int,
+    ) -> None:
+        self.state = state
+        self.registry = state.registry.copy()
+        self.sealing = Sealing(vault)
+        self.leaves: list[bytes] = []
+        self.outcomes: list[Placed | EventRefused] = []
+        self.findings: list[str] = []
+        self._vault = vault
+        self._signer = signer
+        self._tenant = tenant
+        self._catalogue = catalogue
+        self._now = now
+        self._epoch = epoch_of(now)
+        self._max_leaf = max_leaf
+        self._pending: list[bytes] = []
+        self._fresh: dict[bytes, list[tuple[int, bytes]]] = {}
+        self._stored: dict[bytes, bytes] = {}
+
+    def take(self, event: str | Draft) -> None:
+        """Verify an event and decide on it; the outcome is put down, a refusal too."""
+        try:
+            outcome: Placed | EventRefused = (
+                self._own(event) if isinstance(event, Draft) else self._foreign(event)
+            )
+        except EventRefused as refusal:
+            outcome = refusal
+        self.outcomes.append(outcome)
+
+    def _foreign(self, sd_jwt: str) -> Placed:
+        text, encoded = sdjwt.split(sd_jwt)
+        jws = parse_jws(text)
+        try:
+            key = self.registry.key(jws.kid, now=self._now)
+        except EventRefused:
+            # What was recorded while the key was valid is answered as ever.
+            if (placed := self._recorded_before(jws)) is not None:
+                return placed
+            raise
+        verify_jws(jws, key)
+        return self._append(
+            read_event(jws, encoded, tenant=self._tenant, catalogue=self._catalogue)
+        )
+
+    def _recorded_before(self, jws: Jws) -> Placed | None:
+        event_id = read_payload(jws).get("event_id")
+        self._catalogue.claims["event_id"].check("event_id", event_id)  # type: ignore[misc]
+        return self._duplicate(event_id_bytes(str(event_id)), sha256(jws.signing_input).digest())
+
+    def _own(self, draft: Draft) -> Placed:
+        """An event of the log itself, with the next number of its sequence."""
+        producer = self.registry.producers[self._signer.vkey.name]
+        draft = replace(
+            draft,
+            occurred_at=draft.occurred_at or self._now,
+            event_id=draft.event_id or new_event_id(self._now.timestamp()),
+        )
+        sd_jwt = sign_event(
+            draft,
+            self._signer,
+            tenant=self._tenant,
+            seq=producer.next_seq,
+            catalogue=self._catalogue,
+        )
+        text, encoded = sdjwt.split(sd_jwt)
+        jws = parse_jws(text)
+        return self._append(
+            read_event(jws, encoded, tenant=self._tenant, catalogue=self._catalogue)
+        )
+
+    def _duplicate(self, event_id: bytes, content: bytes) -> Placed | None:
+        for place, known in self._fresh.get(event_id, ()):
+            if known == content:
+                return Placed(place, duplicate=True)
+        for index, known in known_rows(self._versions(event_id)):
+            if known == content:
+                return Placed(index=index, duplicate=True)
+        return None
+
+    def _versions(self, event_id: bytes) -> bytes:
+        """The rows of an event id, as stored."""
+        row = self._stored.get(event_id)
+        if row is None:
+            row = self._stored[event_id] = self._vault.store.get("events", event_id) or b""
+        return row
+
+    def _append(self, event: Event) -> Placed:
+        if (found := self._duplicate(event.event_id, event.content)) is not None:
+            return found
+        versions, fresh = self._versions(event.event_id), self._fresh.get(event.event_id, [])
+        conflict = bool(versions or fresh)
+        if len(versions) // ROW_SIZE + len(fresh) >= MAX_VERSIONS:
+            raise EventRefused(f"it came with {MAX_VERSIONS} contents already", field="event_id")
+        size = len(event.jws.text) + _FRAME + _TOKEN * (len(event.subjects) + 2)
+        if size > self._max_leaf:
+            raise EventRefused(f"its leaf may have {size} bytes, the log takes {self._max_leaf}")
+        findings = self.registry.apply(
+            event.claims, occurred_at=event.occurred_at, received_at=self._now
+        )
+        place = self._place(event)
+        for finding in findings:
+            self._tell(finding.kind, Draft("log.gap_detected", finding.claims(), {}))
+        if conflict:
+            rows = known_rows(versions)
+            first = rows[0][0] if rows else self.state.size + fresh[0][0]
+            about = {
+                "about_producer": event.producer,
+                "about_event": event.claims["event_id"],
+                "about_index": first,
+            }
+            self._tell("conflicts", Draft("log.conflict", about, {}))
+        return Placed(place, conflict=conflict)
+
+    def _tell(self, kind: str, draft: Draft) -> None:
+        self.findings.append(kind)
+        self._own(draft)
+
+    def _place(self, event: Event) -> int:
+        identifiers = [canonical(identifier) for identifier in event.subject_ids()]
+        keys = [self.sealing.subject(identifier) for identifier in identifiers]
+        tokens = self._tokens(event, identifiers, keys)
+        leaf = encode_leaf(Leaf(event.jws.text, self._now, tokens))
+        hashed = leaf_hash(leaf)
+        self.sealing.seal(event, hashed, keys)
+        place = len(self.leaves)
+        self.leaves.append(leaf)
+        self._pending.append(event.event_id + hashed)
+        self._fresh.setdefault(event.event_id, []).append((place, event.content))
+        return place
+
+    def _tokens(
+        self, event: Event, identifiers: Sequence[str], keys: Sequence[SubjectKey]
+    ) -> list[Token]:
+        epoch, kind = self._epoch, event.type.tokens
+        tenant = self.sealing.epoch(epoch)
+        erasable = kind is TokenClass.ERASABLE
+        tokens = [
+            make_token(
+                key.secret if erasable else tenant,
+                kind,
+                epoch=epoch,
+                field="subject",
+                identifier=identifier,
+            )
+            for identifier, key in zip(identifiers, keys, strict=True)
+        ]
+        for name in ("actor", "resource"):
+            value = next((d.value for d in event.shared if d.name == name), None)
+            if (plain := identifier_of(value)) is None:
+                continue
+            identifier, secret, of = canonical(plain), tenant, TokenClass.EVIDENCE
+            # A resource may name the subject, and an actor be one: such a token dies with them.
+            if erasable and keys and (name == "resource" or identifier in identifiers):
+                secret, of = joint_secret(keys), kind
+            tokens.append(make_token(secret, of, epoch=epoch, field=name, identifier=identifier))
+        return tokens
+
+    def marks(self) -> Iterator[Put]:
+        """What tells, after a kill, which parts have no leaf yet."""
+        return (("pending", key, b"") for key in self._pending)
+
+    def unmarks(self, placed: Sequence[int]) -> Iterator[Put]:
+        """The leaves have these indices: the marks go, and the event ids are known."""
+        for key in self._pending:
+            yield "pending", key, None
+        for event_id, fresh in self._fresh.items():
+            rows = [index_row(placed[place], content) for place, content in fresh]
+            yield "events", event_id, self._stored.get(event_id, b"") + b"".join(rows)
+
+    def count(self, counters: Counters) -> None:
+        """Add what came of the round to the figures."""
+        for outcome in self.outcomes:
+            if isinstance(outcome, EventRefused):
+                counters.refused += 1
+            elif outcome.duplicate:
+                counters.duplicates += 1
+            else:
+                counters.recorded += 1
+        for kind in self.findings:
+            setattr(counters, kind, getattr(counters, kind) + 1)
+
+
+def joint_secret(keys: Sequence[SubjectKey]) -> bytes:
+    """The secret of several subjects together: gone with the first of them."""
+    return b"".join(key.secret for key in sorted(set(keys), key=lambda key: key.key_id))

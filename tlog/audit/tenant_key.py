@@ -1,0 +1,131 @@
+"""The tenant key, which wraps all other keys: from a private file, or from a KMS by a command.
+
+The file has mode 0600 and holds 32 random bytes; or, with a command, what the KMS wrapped. The
+command gets that on its standard input and writes the 32 bytes to its standard output: nothing of
+it is on a command line, in the environment, or on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import select
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tlog.audit.errors import AuditError
+
+KEY_SIZE: Final = 32
+MAX_WRAPPED_SIZE: Final = 32 * 1024
+COMMAND_SECONDS: Final = 20.0
+
+
+def create_tenant_key(path: Path) -> None:
+    """Write a new key to a new file of mode 0600, durably.
+
+    Raises:
+        AuditError: the file exists, or cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o600)  # whatever the umask is
+            file.write(secrets.token_bytes(KEY_SIZE))
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        raise AuditError(f"tenant key {path} not written: {error.strerror}") from None
+
+
+def load_tenant_key(
+    path: Path, *, command: Sequence[str] = (), timeout: float = COMMAND_SECONDS
+) -> bytes:
+    """The 32 bytes of the tenant key.
+
+    Args:
+        path: the key, or with a command what the command unwraps.
+        command: a program and its arguments; no shell.
+        timeout: seconds that it has.
+
+    Raises:
+        AuditError: the file is not private, or it or the command gives no key.
+    """
+    data = _read_private(path)
+    if command:
+        data = _unwrap(data, command, timeout)
+    if len(data) != KEY_SIZE:
+        what = f"the output of {command[0]}" if command else str(path)
+        raise AuditError(f"tenant key: {what} has {len(data)} bytes, a key has {KEY_SIZE}")
+    return data
+
+
+def _read_private(path: Path) -> bytes:
+    try:
+        # Non-blocking, or somebody's FIFO would hang us before we can look at it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise AuditError(f"tenant key {path} not read: {error.strerror}") from None
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise AuditError(f"tenant key {path} is not a regular file")
+        if status.st_mode & 0o077 or status.st_uid != os.geteuid():
+            raise AuditError(f"others may use the tenant key: run chmod 600 {path}, as its owner")
+        data = file.read(MAX_WRAPPED_SIZE + 1)
+    if len(data) > MAX_WRAPPED_SIZE:
+        raise AuditError(f"tenant key {path} is longer than {MAX_WRAPPED_SIZE} bytes")
+    return data
+
+
+def _unwrap(wrapped: bytes, command: Sequence[str], timeout: float) -> bytes:
+    """Run the command in a session of its own, read no more than a key, and end all it started."""
+    name = command[0]
+    try:
+        child = subprocess.Popen(  # noqa: S603 -- the operator's own command, and no shell
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise AuditError(f"tenant key: {name} does not run: {error.strerror}") from None
+    deadline = time.monotonic() + timeout
+    with child:
+        try:
+            output = _exchange(child, wrapped, deadline)
+            status = child.wait(max(0.0, deadline - time.monotonic()))
+        except (TimeoutError, subprocess.TimeoutExpired):
+            raise AuditError(f"tenant key: {name} gave none within {timeout:g} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+    if status:
+        raise AuditError(f"tenant key: {name} failed with status {status}")
+    return output
+
+
+def _exchange(child: subprocess.Popen[bytes], wrapped: bytes, deadline: float) -> bytes:
+    """Give the command its input; read its output up to what is too long for a key."""
+    assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 -- pipes
+    with contextlib.suppress(BrokenPipeError):
+        # It fits into the pipe, so this waits for nobody.
+        child.stdin.write(wrapped)
+        child.stdin.close()
+    output = b""
+    while len(output) <= KEY_SIZE:
+        ready, _, _ = select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise TimeoutError
+        if not (more := os.read(child.stdout.fileno(), KEY_SIZE + 1 - len(output))):
+            return output
+        output += more
+    # Whatever else it has to say, it says to nobody.
+    os.killpg(child.pid, signal.SIGKILL)
+    raise AuditError(f"tenant key: the command gave more than the {KEY_SIZE} bytes of a key")

@@ -1,0 +1,346 @@
+"""The vault: the keys, and what they seal. All that is personal is here, and nowhere else.
+
+In a store of its own (`store.sealed`), in these families:
+
+    state       "directory"                         the directory's key, wrapped
+                "snapshot"                          see `rebuild`
+    subjects    HMAC(directory key, identifier)     key id
+    keys        key id (16)                         0x01, subject key, wrapped | 0x00, erasure
+    epochs      epoch                               the tenant's token key, wrapped
+    parts       event id, leaf hash, part u8        key ids, nonce, sealed disclosures | key ids
+    by_subject  key id, key of a part               empty
+    pending     event id, leaf hash                 empty: its parts have no leaf yet, maybe
+    events      event id                            for each content: index u64, SHA-256
+
+Part 0 is what an event says of all its subjects, part i+1 what it says of subject i. A part is
+AES-256-GCM under HKDF-Expand(keys of all its subjects, event id, leaf hash, part). AES-GCM commits
+to no key; the digests in the leaf do, and they are checked on every open.
+
+`records.Records` runs one call at a time; nothing here is safe for two threads at once.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from tlog.audit import sdjwt
+from tlog.audit.codec import dump_json, load_json
+from tlog.audit.errors import AuditError, EventRefused
+from tlog.audit.event import Event
+from tlog.audit.sdjwt import Disclosure
+from tlog.store.sealed import Put, SealedStore
+
+FAMILIES: Final = ("subjects", "keys", "epochs", "parts", "by_subject", "events", "pending")
+KEY_SIZE: Final = 32
+KEY_ID_SIZE: Final = 16
+_NONCE: Final = 12
+_DIRECTORY: Final = b"directory"
+_LIVE, _GONE = b"\x01", b"\x00"
+# What an event about nobody says is sealed under a key of the tenant itself; no identifier that
+# passed its check is empty.
+NOBODY: Final = ""
+_CACHED: Final = 1 << 16
+
+
+class VaultDamaged(AuditError):
+    """What the vault holds does not open, or is not what was signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectKey:
+    """The key of a subject: its id, which is no secret, and the key, which is."""
+
+    key_id: bytes
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """Where the log says why a key is gone."""
+
+    index: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Destroyed:
+    """A key that is gone, and how many parts with it."""
+
+    key_id: bytes
+    key_sha256: bytes
+    parts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is still known of one part of an event.
+
+    Attributes:
+        disclosures: what it says; empty when erased, or when nothing was sealed.
+        erasure: the erasure that took it; None when it is there.
+    """
+
+    disclosures: Sequence[Disclosure] = ()
+    erasure: Erasure | None = None
+
+
+class Vault:
+    """An open vault. Make one with `create` or `open`."""
+
+    def __init__(self, store: SealedStore, tenant_key: bytes) -> None:
+        self.store = store
+        self._wrapping = AESGCM(tenant_key)
+        self._subjects: dict[str, SubjectKey] = {}
+        self._epochs: dict[str, bytes] = {}
+        wrapped = store.get("state", _DIRECTORY)
+        if wrapped is None:
+            self._directory = secrets.token_bytes(KEY_SIZE)
+            store.write([("state", _DIRECTORY, self.wrap(self._directory, _DIRECTORY))])
+            store.sync()
+        else:
+            self._directory = self.unwrap(wrapped, _DIRECTORY)
+
+    @classmethod
+    def create(cls, path: Path, tenant_key: bytes) -> Vault:
+        """Make an empty vault in a directory, and open it.
+
+        Raises:
+            StoreError: there is one already.
+        """
+        return cls(SealedStore.create(path, FAMILIES), tenant_key)
+
+    @classmethod
+    def open(cls, path: Path, tenant_key: bytes) -> Vault:
+        """Open the vault in a directory.
+
+        Raises:
+            StoreError: see `SealedStore.open`.
+            VaultDamaged: it is not this tenant key's.
+        """
+        store = SealedStore.open(path, FAMILIES)
+        try:
+            return cls(store, tenant_key)
+        except BaseException:
+            store.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
+    def recover(self) -> None:
+        """Reopen the store, if it refuses writes since one failed.
+
+        Raises:
+            StoreError: it still fails.
+        """
+        if not self.store.writable:
+            self.store.reopen()
+
+    def wrap(self, key: bytes, name: bytes) -> bytes:
+        """Seal a key under the tenant key."""
+        nonce = secrets.token_bytes(_NONCE)
+        return nonce + self._wrapping.encrypt(nonce, key, name)
+
+    def unwrap(self, wrapped: bytes, name: bytes) -> bytes:
+        """Inverse of `wrap`.
+
+        Raises:
+            VaultDamaged: another tenant key, or damage.
+        """
+        try:
+            return self._wrapping.decrypt(wrapped[:_NONCE], wrapped[_NONCE:], name)
+        except (InvalidTag, ValueError):
+            raise VaultDamaged(
+                f"{self.store.path}: a key does not unwrap: the tenant key is another one, or the "
+                "vault is damaged"
+            ) from None
+
+    def find_subject(self, identifier: str) -> SubjectKey | None:
+        """The key of a subject (canonical identifier); None if it has none, or no more."""
+        if (cached := self._subjects.get(identifier)) is not None:
+            return cached
+        key_id = self.store.get("subjects", self._lookup(identifier))
+        row = None if key_id is None else self.store.get("keys", key_id)
+        if key_id is None or row is None or not row.startswith(_LIVE):
+            return None
+        found = SubjectKey(key_id, self.unwrap(row[1:], key_id))
+        self._keep({identifier: found})
+        return found
+
+    def find_epoch(self, epoch: str) -> bytes | None:
+        """The tenant's token key of an epoch; None if it has none, or no more."""
+        if (cached := self._epochs.get(epoch)) is not None:
+            return cached
+        wrapped = self.store.get("epochs", epoch.encode())
+        if wrapped is None:
+            return None
+        self._epochs[epoch] = self.unwrap(wrapped, epoch.encode())
+        return self._epochs[epoch]
+
+    def _lookup(self, identifier: str) -> bytes:
+        message = b"tlog/directory/v1\0" + identifier.encode("utf-8", "surrogatepass")
+        return hmac.digest(self._directory, message, "sha256")
+
+    def _keep(self, subjects: Mapping[str, SubjectKey]) -> None:
+        if len(self._subjects) + len(subjects) > _CACHED:
+            self._subjects.clear()
+        self._subjects.update(subjects)
+
+    def open_parts(
+        self, payload: Mapping[str, Any], event_id: bytes, leaf_hash: bytes
+    ) -> list[Part]:
+        """What an event says: of all its subjects together, then of each.
+
+        Args:
+            payload: the payload of its JWS, from the log.
+            event_id: its 16 bytes.
+            leaf_hash: of its leaf.
+
+        Raises:
+            VaultDamaged: a part does not open, or is not what was signed.
+        """
+        objects = [payload, *payload.get("subjects", ())]
+        return [
+            self._open(part_key(event_id, leaf_hash, number), each)
+            for number, each in enumerate(objects)
+        ]
+
+    def _open(self, key: bytes, claims: Mapping[str, Any]) -> Part:
+        row = self.store.get("parts", key)
+        if row is None:
+            return Part()
+        key_ids, sealed = split_part(row)
+        secret = b""
+        for key_id in key_ids:
+            held = self.store.get("keys", key_id) or b""
+            if held.startswith(_GONE):
+                made = load_json(held[1:], field="erasure")
+                return Part(erasure=Erasure(made["index"], made["request_id"]))
+            secret += self.unwrap(held[1:], key_id)
+        try:
+            text = AESGCM(_part_secret(secret, key)).decrypt(sealed[:_NONCE], sealed[_NONCE:], key)
+            (found,) = sdjwt.match(text.decode("ascii").split("~"), [({}, claims["_sd"])])
+        except (InvalidTag, EventRefused, ValueError, KeyError):
+            raise VaultDamaged(
+                f"{self.store.path}: part {key[-1]} of event {key[:16].hex()} is not what was "
+                "signed: restore the newest copy of the vault"
+            ) from None
+        return Part(found)
+
+    def destroy(self, identifier: str, erasure: Erasure) -> Destroyed | None:
+        """Destroy a subject's key and all that it opens, in every file of the store.
+
+        Blocks for as long as the files take to be rewritten. The order for it, and the record of
+        it, are the caller's; a second call finds nothing.
+
+        Returns:
+            What is gone; None if the subject has no key.
+
+        Raises:
+            StoreError: not known to be gone: call again.
+        """
+        found = self.find_subject(identifier)
+        if found is None:
+            return None
+        key_id, lookup = found.key_id, self._lookup(identifier)
+        reason = dump_json({"index": erasure.index, "request_id": erasure.request_id})
+        puts: list[Put] = [("subjects", lookup, None), ("keys", key_id, _GONE + reason)]
+        parts = [row[KEY_ID_SIZE:] for row, _ in self.store.items("by_subject", key_id)]
+        for key in parts:
+            puts.append(("by_subject", key_id + key, None))
+            if (row := self.store.get("parts", key)) is not None:
+                puts.append(("parts", key, _join_part(split_part(row)[0], b"")))
+        ranges = {"subjects": (lookup, lookup), "keys": (key_id, key_id)}
+        if parts:
+            ranges["parts"] = (parts[0], parts[-1])
+            ranges["by_subject"] = (key_id + parts[0], key_id + parts[-1])
+        self._subjects.pop(identifier, None)
+        self.store.shred(puts, ranges)
+        return Destroyed(key_id, sha256(found.secret).digest(), len(parts))
+
+
+@dataclass(slots=True)
+class Sealing:
+    """New keys and sealed parts, gathered to be written together.
+
+    Keys made here are not used by anybody else before `done`: until then they are on no disk.
+    """
+
+    vault: Vault
+    puts: list[Put] = field(default_factory=list)
+    _subjects: dict[str, SubjectKey] = field(default_factory=dict)
+    _epochs: dict[str, bytes] = field(default_factory=dict)
+
+    def subject(self, identifier: str) -> SubjectKey:
+        """The key of a subject, made if it has none."""
+        found = self._subjects.get(identifier) or self.vault.find_subject(identifier)
+        if found is None:
+            found = SubjectKey(secrets.token_bytes(KEY_ID_SIZE), secrets.token_bytes(KEY_SIZE))
+            wrapped = self.vault.wrap(found.secret, found.key_id)
+            self.puts.append(("keys", found.key_id, _LIVE + wrapped))
+            self.puts.append(("subjects", self.vault._lookup(identifier), found.key_id))
+            self._subjects[identifier] = found
+        return found
+
+    def epoch(self, epoch: str) -> bytes:
+        """The tenant's token key of an epoch, made if there is none."""
+        found = self._epochs.get(epoch) or self.vault.find_epoch(epoch)
+        if found is None:
+            found = self._epochs[epoch] = secrets.token_bytes(KEY_SIZE)
+            name = epoch.encode()
+            self.puts.append(("epochs", name, self.vault.wrap(found, name)))
+        return found
+
+    def seal(self, event: Event, leaf_hash: bytes, keys: Sequence[SubjectKey]) -> None:
+        """Seal the disclosures of an event, given the key of each subject, in order."""
+        everybody = sorted(set(keys), key=lambda key: key.key_id) or [self.subject(NOBODY)]
+        self._seal(part_key(event.event_id, leaf_hash, 0), everybody, event.shared)
+        for i, part in enumerate(event.subjects):
+            self._seal(part_key(event.event_id, leaf_hash, i + 1), [keys[i]], part)
+
+    def _seal(
+        self, key: bytes, owners: Sequence[SubjectKey], disclosures: Sequence[Disclosure]
+    ) -> None:
+        if not disclosures:
+            return
+        text = "~".join([disclosure.encoded for disclosure in disclosures]).encode("ascii")
+        secret = _part_secret(b"".join([owner.secret for owner in owners]), key)
+        nonce = secrets.token_bytes(_NONCE)
+        sealed = nonce + AESGCM(secret).encrypt(nonce, text, key)
+        self.puts.append(("parts", key, _join_part([o.key_id for o in owners], sealed)))
+        self.puts.extend([("by_subject", owner.key_id + key, b"") for owner in owners])
+
+    def done(self) -> None:
+        """The puts are written and durable: their keys may be used."""
+        self.vault._keep(self._subjects)
+        self.vault._epochs.update(self._epochs)
+
+
+def part_key(event_id: bytes, leaf_hash: bytes, number: int) -> bytes:
+    """The key of a part: they sort by the time of the event."""
+    return event_id + leaf_hash + bytes([number])
+
+
+def _join_part(key_ids: Sequence[bytes], sealed: bytes) -> bytes:
+    return bytes([len(key_ids)]) + b"".join(key_ids) + sealed
+
+
+def split_part(row: bytes) -> tuple[list[bytes], bytes]:
+    """The key ids of a stored part, and what is sealed: nothing, once erased."""
+    end = 1 + row[0] * KEY_ID_SIZE
+    return [row[at : at + KEY_ID_SIZE] for at in range(1, end, KEY_ID_SIZE)], row[end:]
+
+
+def _part_secret(secret: bytes, key: bytes) -> bytes:
+    """HKDF-Expand (RFC 5869, section 2.3) of one block: the keys are uniform already."""
+    return hmac.digest(secret, b"tlog/part/v1\0" + key + b"\x01", "sha256")
