@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.client.tiled import KEYS, VERIFIER, TiledLog, numbered
-from tests.notes.keyring import LOG_ED
+from tests.notes.keyring import LOG_ED, TIME, W_ED
 from tlog.client import (
     AuditFile,
     Auditor,
     AuditState,
     Head,
     MemoryAudit,
+    Progress,
     StateError,
     Unreachable,
     VerificationError,
@@ -29,7 +30,7 @@ from tlog.client import (
 from tlog.client import opinion as second
 from tlog.client import walk as walking
 from tlog.merkle import RightEdge, SourceDamaged, SourceError, SourceMissing, leaf_hashes
-from tlog.notes import Checkpoint, Signer, sign_checkpoint
+from tlog.notes import Checkpoint, Signer, cosign, sign_checkpoint
 
 SIZES = (0, 1, 2, 255, 256, 257, 511, 512, 1000, 4096, 4097, 8192)
 ENTRIES = numbered(66_000)
@@ -307,6 +308,21 @@ async def test_a_head_counts_as_shown_before_it_is_whole() -> None:
     assert (await refused(TiledLog(numbered(1000, b"other")), state)).check == "fork"
 
 
+async def test_a_log_that_freezes() -> None:
+    """Its last head stays true for ever; that it is the last one, its witnesses must say anew."""
+    log, now = TiledLog(ENTRIES[:700]), float(TIME)
+    policy = f"log {LOG_ED.vkey}\nwitness w {W_ED.vkey}\nquorum w\n".encode()
+    verifier = Verifier(policy, max_age=3600, clock=lambda: now)
+    head = VERIFIER.checkpoint(log.head).checkpoint
+    log.head += cosign(head, W_ED, timestamp=TIME).encode()
+    state = MemoryAudit()
+    assert await audit(log, state, verifier=verifier) == 700
+    now += 3600
+    assert await audit(log, state, verifier=verifier) == 0
+    now += 1
+    assert (await refused(log, state, verifier=verifier)).check == "freshness"
+
+
 async def test_an_old_entry_that_changed() -> None:
     """In the bundle that an audit begins in it is seen at once; in older ones by a full audit."""
     state = MemoryAudit()
@@ -424,6 +440,17 @@ async def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(StateError, match="cannot be read"):
         state.load()
+
+
+async def test_a_state_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    """Its digest fits: somebody, or another program, wrote it so."""
+    state = AuditFile(tmp_path / "state")
+    head = VERIFIER.checkpoint(TiledLog(ENTRIES[:300]).head)
+    for entries in (numbered(300, b"other"), ENTRIES[:301]):
+        edge, _ = RightEdge().extend(leaf_hashes(entries))
+        state.save(Progress(head, edge))
+        with pytest.raises(StateError, match="not those of its head"):
+            await audit(TiledLog(ENTRIES[:300]), state)
 
 
 async def test_two_audits_do_not_share_a_state(tmp_path: Path) -> None:

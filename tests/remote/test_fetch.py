@@ -299,6 +299,14 @@ async def test_what_a_lie_is_called(lie: str, says: str) -> None:
             await audit(server)
 
 
+async def test_two_answers_to_one_request() -> None:
+    async with serving() as server:
+        path = "tile/1/000.p/3"
+        server.lies[path] = http("200 OK", server.resources[path]) + http("200 OK", b"")
+        with pytest.raises(VerificationError, match="more than one answer"):
+            await audit(server)
+
+
 async def test_a_short_log_turns_long_at_once() -> None:
     """Bundles that would have 16 MiB each, all on their way at the same moment."""
     async with serving(TiledLog(numbered(6000))) as server:
