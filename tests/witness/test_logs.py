@@ -262,3 +262,30 @@ def test_urls(directory: Path) -> None:
     log = found.find(ORIGIN)
     assert log is not None
     assert log.url is None
+
+
+def test_a_conflict_freezes_a_log_though_the_list_cannot_be_written(directory: Path) -> None:
+    add_log(directory, [KEY])
+    whole = (directory / "logs").read_bytes()
+    clock = Clock()
+    found = LogList(directory, clock=clock)
+    (directory / "logs").write_bytes(whole + b"nonsense\n")
+    with pytest.raises(WitnessError, match="not changed"):
+        found.freeze(ORIGIN)
+    for _ in range(3):
+        assert [log.frozen for log in (found.find(ORIGIN), *found) if log] == [
+            FreezeReason.CONFLICT
+        ] * 2
+        clock.now += 10
+    # Mended, it does not thaw by itself; and once it is written down, `unfreeze` decides.
+    (directory / "logs").write_bytes(whole)
+    clock.now += 10
+    log = found.find(ORIGIN)
+    assert log is not None
+    assert log.frozen is FreezeReason.CONFLICT
+    found.freeze(ORIGIN)
+    unfreeze(directory, ORIGIN)
+    clock.now += 10
+    log = found.find(ORIGIN)
+    assert log is not None
+    assert log.frozen is None

@@ -17,7 +17,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
@@ -91,8 +91,11 @@ class LogList:
     """
 
     def __init__(self, directory: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._directory = directory
         self._path = directory / FILE_NAME
         self._clock = clock
+        # In conflict, but the file does not say so yet: it could not be written.
+        self._held: set[str] = set()
         self._seen: tuple[int, int, int] | None = None
         self._checked = clock()
         # Kept by their bytes, so that reading again costs only what is new.
@@ -108,11 +111,27 @@ class LogList:
         now = self._clock()
         if origin not in self._logs or not 0 <= now - self._checked < CHECK_INTERVAL:
             self.refresh()
-        return self._logs.get(origin)
+        return self._as_held(self._logs.get(origin))
 
     def __iter__(self) -> Iterator[TrustedLog]:
         """All logs, as known now."""
-        return iter(self._logs.values())
+        return (log for known in self._logs.values() if (log := self._as_held(known)))
+
+    def _as_held(self, log: TrustedLog | None) -> TrustedLog | None:
+        if log is None or log.origin not in self._held:
+            return log
+        return replace(log, frozen=FreezeReason.CONFLICT)
+
+    def freeze(self, origin: str) -> None:
+        """Freeze a log for a conflict: from now on, whether or not the file can be written.
+
+        Raises:
+            WitnessError: the file does not say so; the log stays frozen until the restart.
+        """
+        self._held.add(origin)
+        freeze(self._directory, origin, reason=FreezeReason.CONFLICT)
+        self.refresh()
+        self._held.discard(origin)
 
     def __len__(self) -> int:
         return len(self._logs)

@@ -16,7 +16,7 @@ from tlog.witness.evidence import EvidenceStore
 from tlog.witness.exchange import Peer
 from tlog.witness.gossip import Gossip
 from tlog.witness.limits import GossipLimits
-from tlog.witness.logs import FreezeReason, LogList, freeze
+from tlog.witness.logs import LogList
 from tlog.witness.proving import LogSource
 from tlog.witness.witness import Witness
 
@@ -68,10 +68,6 @@ class Node:
         config = WitnessConfig.load(directory)
         logs = LogList(directory)
 
-        def stop(origin: str) -> None:
-            freeze(directory, origin, reason=FreezeReason.CONFLICT)
-            logs.refresh()  # the very next request is refused
-
         def url_of(origin: str) -> str | None:
             log = logs.find(origin)
             return None if log is None else log.url
@@ -82,7 +78,7 @@ class Node:
             evidence,
             {peer.name: outward.peer(peer) for peer in config.peers},
             outward.logs(url_of),
-            freeze=stop,
+            freeze=logs.freeze,
             limits=GossipLimits(interval=config.gossip_interval),
         )
         gossip.stop_conflicting()  # before anything is cosigned
