@@ -127,7 +127,7 @@ SALT = "A" * 22
         ([SALT, 7, 1], "are strings"),
         (["A" * 20, "details", 1], "16 to 64 bytes"),
         (["A" * 100, "details", 1], "16 to 64 bytes"),
-        (["!" * 22, "details", 1], "not base64url"),
+        (["!" * 22, "details", 1], "16 to 64"),
         ([SALT, "_sd", []], "SD-JWT's own"),
         ([SALT, "...", "x"], "SD-JWT's own"),
         ([SALT, "details", {"_sd": ["x"]}], "events are flat"),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from tlog.audit.errors import EventRefused
 
 MAX_DEPTH = 16
 _TO_URL = bytes.maketrans(b"+/", b"-_")
-_FROM_URL = str.maketrans("-_+/", "+/!!")  # `!` is in no alphabet
+_FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")  # `!` is in no alphabet
+_SPACE = " \t\n\r"
 
 
 def encode_base64url(data: bytes) -> str:
@@ -20,15 +21,15 @@ def encode_base64url(data: bytes) -> str:
 
 
 def decode_base64url(text: str, *, field: str) -> bytes:
-    """Inverse of `encode_base64url`; refuses every other spelling."""
+    """Inverse of `encode_base64url`, but for spare bits, which may be set.
+
+    What is signed, or hashed, in its encoded form has no second spelling all the same.
+    """
     try:
-        padded = text.translate(_FROM_URL) + "=="[: -len(text) % 4]
-        data = a2b_base64(padded, strict_mode=True)
+        padded = text.encode("ascii").translate(_FROM_URL) + b"=="[: -len(text) % 4]
+        return a2b_base64(padded, strict_mode=True)
     except ValueError:
         raise EventRefused("not base64url (RFC 4648, section 5, no padding)", field=field) from None
-    if encode_base64url(data) != text:
-        raise EventRefused("not canonical base64url: spare bits are set", field=field)
-    return data
 
 
 def load_json(data: bytes, *, field: str) -> Any:
@@ -37,11 +38,16 @@ def load_json(data: bytes, *, field: str) -> Any:
     The caller bounds the bytes.
     """
     try:
-        value = _DECODER.decode(data.decode("utf-8"))
+        text = data.decode("utf-8").strip(_SPACE)
+        value, end = _scan(text, 0)
     except EventRefused as refusal:
         raise EventRefused(str(refusal), field=field) from None
+    except StopIteration:
+        raise EventRefused("not JSON: no value where one should be", field=field) from None
     except (ValueError, RecursionError) as error:
         raise EventRefused(f"not JSON: {error}", field=field) from None
+    if end != len(text):
+        raise EventRefused("not JSON: more than one value", field=field)
     return value
 
 
@@ -76,4 +82,6 @@ def _no_constant(name: str) -> NoReturn:
     raise EventRefused(f"{name} is no number of JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+# Without `decode`, which looks for space with two regular expressions.
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]

@@ -66,12 +66,10 @@ def parse_jws(text: str) -> Jws:
         raise EventRefused("not a compact JWS: header, payload and signature", field="jws")
     if len(header) > _MAX_HEADER:
         raise EventRefused("the header is too long", field="jws.header")
-    return Jws(
-        text,
-        _kid(header),
-        signed.encode("ascii"),
-        decode_base64url(signature, field="jws.signature"),
-    )
+    decoded = decode_base64url(signature, field="jws.signature")
+    if encode_base64url(decoded) != signature:
+        raise EventRefused("not canonical base64url: spare bits are set", field="jws.signature")
+    return Jws(text, _kid(header), signed.encode("ascii"), decoded)
 
 
 def verify_jws(jws: Jws, key: VerifierKey) -> None:

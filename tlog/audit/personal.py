@@ -19,6 +19,8 @@ _PATTERN = re.compile(
     r"|(?<![\w.])(?P<ip>(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\w.])"
     r"|(?:[0-9A-Fa-f]{1,4}:){4,7}[0-9A-Fa-f:]{1,9})"
 )
+# One of these is in all of them, and in few words.
+_SUSPECT = re.compile(r"[@%:0-9]")
 _NAMES = {
     "email": "an e-mail address",
     "ssn": "a social security number",
@@ -33,6 +35,8 @@ def find_personal(text: str) -> str | None:
     if not text.isascii():
         # A full-width @ or digit is read by people as the plain one.
         text = unicodedata.normalize("NFKC", text)
+    if not _SUSPECT.search(text):
+        return None
     for found in _PATTERN.finditer(text):
         kind = found.lastgroup or ""
         if kind != "card" or _luhn(found[kind]):

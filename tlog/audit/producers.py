@@ -181,8 +181,8 @@ class Registry:
         if clock_off and not producer.clock_off:
             seconds = int(skew.total_seconds())
             findings.append(Finding("clock", name, event_id, skew_seconds=seconds))
-        self.producers[name] = replace(
-            producer, next_seq=max(expected, seq + 1), holes=holes, clock_off=clock_off
+        self.producers[name] = Producer(
+            producer.roles, max(expected, seq + 1), holes, clock_off=clock_off
         )
         return findings
 

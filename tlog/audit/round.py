@@ -85,6 +85,7 @@ class Round:
         self._pending: list[bytes] = []
         self._fresh: dict[bytes, list[tuple[int, bytes]]] = {}
         self._stored: dict[bytes, bytes] = {}
+        self._made: dict[tuple[bytes, TokenClass, str, str], Token] = {}
 
     def take(self, event: str | Draft) -> None:
         """Verify an event and decide on it; the outcome is put down, a refusal too."""
@@ -200,29 +201,34 @@ class Round:
     def _tokens(
         self, event: Event, identifiers: Sequence[str], keys: Sequence[SubjectKey]
     ) -> list[Token]:
-        epoch, kind = self._epoch, event.type.tokens
-        tenant = self.sealing.epoch(epoch)
+        kind = event.type.tokens
+        tenant = self.sealing.epoch(self._epoch)
         erasable = kind is TokenClass.ERASABLE
         tokens = [
-            make_token(
-                key.secret if erasable else tenant,
-                kind,
-                epoch=epoch,
-                field="subject",
-                identifier=identifier,
-            )
+            self._token(key.secret if erasable else tenant, kind, "subject", identifier)
             for identifier, key in zip(identifiers, keys, strict=True)
         ]
         for name in ("actor", "resource"):
             value = next((d.value for d in event.shared if d.name == name), None)
             if (plain := identifier_of(value)) is None:
                 continue
-            identifier, secret, of = canonical(plain), tenant, TokenClass.EVIDENCE
+            identifier = canonical(plain)
             # A resource may name the subject, and an actor be one: such a token dies with them.
             if erasable and keys and (name == "resource" or identifier in identifiers):
-                secret, of = joint_secret(keys), kind
-            tokens.append(make_token(secret, of, epoch=epoch, field=name, identifier=identifier))
+                tokens.append(self._token(joint_secret(keys), kind, name, identifier))
+            else:
+                tokens.append(self._token(tenant, TokenClass.EVIDENCE, name, identifier))
         return tokens
+
+    def _token(self, secret: bytes, kind: TokenClass, name: str, identifier: str) -> Token:
+        """A token; in one round there are few actors, and they do much."""
+        known = (secret, kind, name, identifier)
+        token = self._made.get(known)
+        if token is None:
+            token = self._made[known] = make_token(
+                secret, kind, epoch=self._epoch, field=name, identifier=identifier
+            )
+        return token
 
     def marks(self) -> Iterator[Put]:
         """What tells, after a kill, which parts have no leaf yet."""

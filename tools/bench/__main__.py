@@ -7,7 +7,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from tools.bench import audit, flat, log, reads, witness
+from tools.bench import audit, flat, log, reads, records, witness
 from tools.bench.table import show
 
 
@@ -27,6 +27,9 @@ def main() -> None:
     parser.add_argument(
         "--witness", action="store_true", help="instead, witnesses of ten thousand logs"
     )
+    parser.add_argument(
+        "--records", action="store_true", help="instead, signed records beside bare Ed25519"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tlog-bench-") as scratch:
         directory = Path(scratch) / "bench"
@@ -38,6 +41,8 @@ def main() -> None:
             rows = witness.measure(directory, options.seconds)
         elif options.reads:
             rows = asyncio.run(reads.measure(directory, options.seconds, options.rounds))
+        elif options.records:
+            rows = asyncio.run(records.measure(directory, options.rounds))
         else:
             rows = asyncio.run(log.measure(directory, options.seconds, options.rounds))
     show(rows)
