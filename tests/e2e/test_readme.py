@@ -46,7 +46,7 @@ def matches(shown: str, said: str) -> bool:
 
 def test_the_commands_do_what_is_shown(terminal: Terminal) -> None:
     text, taken = README, dict[int, str]()
-    for port in (6962, 6963, 6972, 6973, 7962, 7963):
+    for port in (6962, 6963, 6972, 6973, 6983, 7962, 7963):
         taken[port] = f"127.0.0.1:{free_port()}"
         text = text.replace(f"127.0.0.1:{port}", taken[port])
     binaries = terminal.directory / "bin"
@@ -63,6 +63,7 @@ def test_the_commands_do_what_is_shown(terminal: Terminal) -> None:
         "TLOG_WITNESS": taken[6972],
         "TLOG_WITNESS_GRPC": taken[6972],
         "TLOG_WITNESS_HTTP": taken[6973],
+        "TLOG_MIRROR_HTTP": taken[6983],
     }
     with contextlib.ExitStack() as stack:
         shell = stack.enter_context(ended(terminal.start(program=("bash",))))
@@ -74,10 +75,12 @@ def test_the_commands_do_what_is_shown(terminal: Terminal) -> None:
                 out, err = done.communicate(timeout=PATIENCE)
                 assert (done.returncode, out, err) == (0, b"", b"")
                 continue
-            if step.command.startswith(("tlog serve", "tlog witness serve")):
-                server = terminal.start("-c", f"exec {step.command}", program=("bash",))
-                stack.enter_context(ended(server))
-                said = _lines(server, step.shown.count("\n"))
+            if re.match("tlog( witness| mirror)? serve", step.command):
+                serving = terminal.start("-c", f"exec {step.command}", program=("bash",))
+                stack.enter_context(ended(serving))
+                said = _lines(serving, step.shown.count("\n"))
+                if "mirror" not in step.command:
+                    server = serving
             else:
                 if step.command.startswith("tlog fsck") and server:
                     server.terminate()
