@@ -111,7 +111,7 @@ def test_killed_at_any_time_while_entries_are_uploaded(terminal: Terminal) -> No
     directory = terminal.directory / "m1"
     vkeys = mirror_vkeys(directory)
     answered = 0
-    for _ in range(4):
+    for _ in range(3):
         with mirroring(terminal) as (child, ready):
             answered = max(answered, _upload(ready["http"], child, answered))
     with mirroring(terminal) as (_, ready):

@@ -68,14 +68,12 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     ("where", "sizes", "next_entries"),
     [
-        ("after pending", {600}, {600}),
         ("before commit", {600}, {600}),
         ("after commit 1", {600}, {600, 768}),
         ("after commit 2", {600}, {600, 768, 900}),
         ("after sync 1", {600}, {900}),
         ("before head", {600}, {900}),
         ("after head", {600, 900}, {900}),
-        ("before marker", {900}, {900}),
         ("after marker", {900}, {900}),
         ("after answer", {900}, {900}),
     ],

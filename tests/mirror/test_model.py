@@ -110,8 +110,8 @@ class Model:
         if isinstance(done, Mirrored):
             lines = b"".join(signature.encode() for signature in done.cosignatures)
             check_cosigned(mirror, LOG.note(end) + lines, end)
-        reached = start if not saved else list(canonical_sequence(start, end))[saved - 1].end
-        if expected in {200, 202, 422}:
+        if saved:
+            reached = list(canonical_sequence(start, end))[saved - 1].end
             self.next_entry = max(self.next_entry, reached)
         if expected == 200:
             self.mirrored = end

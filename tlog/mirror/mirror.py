@@ -246,7 +246,10 @@ class Mirror:
             copy = Copy(origin, store, self._signers, clock=self._clock)
         except StateRefused as error:
             store.close()
-            raise StateRefused(f"{directory}, the copy of {origin}: {error}") from None
+            raise StateRefused(
+                f"{directory}, the copy of {origin}: {error}. Without that directory the mirror "
+                "starts, and makes the copy again"
+            ) from None
         except BaseException:
             store.close()
             raise
