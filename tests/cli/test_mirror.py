@@ -74,7 +74,14 @@ def test_restore(run: Run, m1: Path, tmp_path: Path) -> None:
     early = run("mirror", "restore", f"{m1}/{LOG.origin}", target)
     assert (early.code, "no copy" in early.err) == (1, True)
     fill(m1, 600)
-    restored = run("mirror", "restore", f"{m1}/{LOG.origin}", target, "--json")
+    newest = tmp_path / "newest"
+    newest.write_bytes(LOG.note(700))
+    ahead = run("mirror", "restore", f"{m1}/{LOG.origin}", target, "--checkpoint", newest)
+    assert (ahead.code, "would fork" in ahead.err) == (1, True)
+    newest.write_bytes(LOG.note(600))
+    restored = run(
+        "mirror", "restore", f"{m1}/{LOG.origin}", target, "--checkpoint", newest, "--json"
+    )
     assert restored.code == 0
     said = json.loads(restored.out)
     assert (said["tree_size"], said["origin"]) == (600, LOG.origin)

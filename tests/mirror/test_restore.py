@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.mirror.support import LOG, OTHER, SomeLog, a_mirror, mirrored, send
+from tests.mirror.support import FORK, LOG, OTHER, SomeLog, a_mirror, mirrored, send
+from tests.witness.support import flip
 from tlog.log import Log, LogConfig, fsck
 from tlog.log.log import KEY_FILES, KEYS
 from tlog.merkle import verify_consistency
 from tlog.mirror import MirrorError, copy_directory, restore
-from tlog.notes import open_checkpoint, save_signer
+from tlog.notes import NoteError, open_checkpoint, save_signer
 from tlog.store import RocksStore, StoreError, StoreLocked
 
 
@@ -67,6 +68,29 @@ async def test_a_log_that_has_signed_more_is_not_restored(tmp_path: Path) -> Non
     with pytest.raises(MirrorError, match="would fork"):
         restore(tmp_path / "m", LOG.origin, tmp_path / "mylog")
     assert not (tmp_path / "mylog").exists()
+
+
+async def test_it_is_held_to_what_others_have_seen(tmp_path: Path) -> None:
+    await fill(tmp_path / "m")
+    target = tmp_path / "mylog"
+
+    def held_to(newest: bytes) -> None:
+        restore(tmp_path / "m", LOG.origin, target, newest=newest)
+
+    # Signed after the mirror's last look.
+    with pytest.raises(MirrorError, match="would fork"):
+        held_to(LOG.note(901))
+    with pytest.raises(NoteError):
+        held_to(OTHER.note(300))
+    with pytest.raises(NoteError):
+        held_to(flip(LOG.note(900)))
+    assert not target.exists()
+    for forked in (FORK.note(900), FORK.note(301)):
+        with pytest.raises(MirrorError, match="forked"):
+            held_to(forked)
+        assert not (target / "HEAD").exists()
+        shutil.rmtree(target)
+    held_to(LOG.note(500))
 
 
 async def test_what_cannot_be_restored_is_said(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tlog.log.publisher import SIGNED
 from tlog.merkle import TILE_WIDTH, MerkleError, RightEdge, leaf_hashes, split_bundle
 from tlog.mirror.config import MirrorConfig, copy_directory
 from tlog.mirror.errors import MirrorError
-from tlog.notes import Note, VerifierKey, open_checkpoint
+from tlog.notes import Checkpoint, Note, VerifierKey, open_checkpoint
 from tlog.notes.codec import shown
 from tlog.store import Commit, LogStore, RocksStore, StoreMissing
 from tlog.store.heads import HeadStore
@@ -31,6 +31,7 @@ def restore(
     origin: str,
     target: Path,
     *,
+    newest: bytes | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Head:
     """Make the directory of a log from a mirror that is not running.
@@ -42,6 +43,8 @@ def restore(
         directory: of the mirror.
         origin: of the log.
         target: where the log shall be.
+        newest: the newest checkpoint of the log that anybody has, a witness for one. What the log
+            has signed after the mirror's last look at it, the mirror cannot know.
         progress: told how many entries are done, and of how many.
 
     Raises:
@@ -60,9 +63,13 @@ def restore(
         copy = _open_copy(directory, origin)
         try:
             head = _head_of(copy, origin, log.vkeys)
+            signed = [head.checkpoint]
             if pending is not None:
-                _check_complete(head, CosignedHead.decode(pending).checkpoint.size)
-            _rebuild(copy, head, target, progress)
+                signed.append(CosignedHead.decode(pending).checkpoint)
+            if newest is not None:
+                signed.append(open_checkpoint(newest, log.vkeys, origin=origin).checkpoint)
+            _check_complete(head, max(checkpoint.size for checkpoint in signed))
+            _rebuild(copy, head, signed, target, progress)
         finally:
             copy.close()
     finally:
@@ -111,7 +118,11 @@ def _check_complete(head: Head, signed_size: int) -> None:
 
 
 def _rebuild(
-    copy: LogStore, head: Head, target: Path, progress: Callable[[int, int], None]
+    copy: LogStore,
+    head: Head,
+    signed: Sequence[Checkpoint],
+    target: Path,
+    progress: Callable[[int, int], None],
 ) -> None:
     store = RocksStore.create(target)
     try:
@@ -131,12 +142,14 @@ def _rebuild(
                 )
             )
             progress(edge.size, head.size)
-        if edge.root() != head.checkpoint.root_hash:
-            raise MirrorError(
-                f"the copy is damaged: its {head.size} entries have the root hash "
-                f"{edge.root().hex()}, but the log signed {head.checkpoint.root_hash.hex()}. "
-                f"{target}/db is not the log: remove it"
-            )
+        for checkpoint in signed:
+            root = RightEdge.load(checkpoint.size, store.read_tile).root()
+            if root != checkpoint.root_hash:
+                raise MirrorError(
+                    f"the copy is damaged, or the log has forked: its first {checkpoint.size} "
+                    f"entries have the root hash {root.hex()}, but the log has signed "
+                    f"{checkpoint.root_hash.hex()}. {target}/db is not the log: remove it"
+                )
         store.put_state({SIGNED: head.note})
         store.sync()
         store.write_marker(head.note)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tlog.cli.options import DIRECTORY, Verb, output_option
+from tlog.cli.options import DIRECTORY, FILE, Verb, output_option, read_bounded
 from tlog.cli.output import Output
 
 
@@ -25,24 +25,35 @@ def _copy(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[Path
 
 @click.command(
     cls=Verb,
-    examples=("tlog mirror restore ./m1/example.com/mylog ./mylog",),
+    examples=(
+        "curl http://127.0.0.1:6973/$ORIGIN_HASH/checkpoint > newest    # of a witness",
+        "tlog mirror restore ./m1/example.com/mylog ./mylog --checkpoint newest",
+    ),
 )
 @click.argument("copy", metavar="DIR/ORIGIN", callback=_copy)
 @click.argument("target", metavar="TARGET", type=DIRECTORY)
+@click.option(
+    "--checkpoint",
+    type=FILE,
+    help="The newest checkpoint of the log that anybody has: a log that has signed more than the "
+    "mirror knows is not restored.",
+)
 @output_option
-def restore(*, copy: tuple[Path, str], target: Path, out: Output) -> None:
+def restore(*, copy: tuple[Path, str], target: Path, checkpoint: Path | None, out: Output) -> None:
     """Make the directory of a lost log in TARGET from its copy in the stopped mirror DIR.
 
     Every entry is hashed again, and held against the head that the log has signed; the log goes on
     from there. Its private keys are not in the mirror: put TARGET/keys back from your backup, and
     log.toml and policy if you have them. A log that has signed more than the mirror holds is not
-    restored, because it would fork.
+    restored, because it would fork; only others know what it signed after the mirror's last look.
     """
     from tlog.mirror import restore as make
+    from tlog.notes import MAX_NOTE_SIZE
 
     directory, origin = copy
+    newest = None if checkpoint is None else read_bounded(checkpoint, MAX_NOTE_SIZE)
     with out.progress(f"restoring {origin}") as progress:
-        head = make(directory, origin, target, progress=progress)
+        head = make(directory, origin, target, newest=newest, progress=progress)
     out.result(
         f"{target}: {head.size} entries of {origin}, as it has signed them",
         directory=str(target),
@@ -52,4 +63,9 @@ def restore(*, copy: tuple[Path, str], target: Path, out: Output) -> None:
     )
     if not (target / "keys").is_dir():
         out.hint(f"Put {target}/keys back from your backup.")
+    if checkpoint is None:
+        out.hint(
+            f"If anybody has a head of more than {head.size} entries, do not serve it: see "
+            "--checkpoint."
+        )
     out.hint(f"Next: tlog serve {target}")
