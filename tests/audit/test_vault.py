@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from tlog.audit import Event
 from tlog.audit.tokens import canonical
 from tlog.audit.vault import Erasure, Part, Sealing, Vault, VaultDamaged, part_key, split_part
 from tlog.store import StoreError, StoreLocked, StoreMissing
+from tlog.store.sealed import Put
 
 ERASURE = Erasure(7, "R-1")
 
@@ -60,15 +61,18 @@ def test_what_is_sealed_opens_after_a_restart(vault: Vault) -> None:
 
 def every_byte(vault: Vault) -> bytes:
     files = [file for file in vault.store.path.rglob("*") if file.is_file()]
-    assert any(file.suffix == ".log" for file in files)  # the WAL is among them
     return b"".join(file.read_bytes() for file in files)
 
 
-def test_a_destroyed_key_and_what_it_sealed_are_in_no_file(vault: Vault) -> None:
+@pytest.mark.parametrize("early", [False, True])
+def test_a_destroyed_key_and_what_it_sealed_are_in_no_file(vault: Vault, early: bool) -> None:
     alice = [opened(signed(access("Alice@example.com"))) for _ in range(5)]
     both = opened(signed(access("alice@example.com", "bob@example.com")))
     others = [opened(signed(access(f"{i}@example.com"))) for i in range(50)]
-    for event in [*alice[:3], *others[:25], both, *others[25:], *alice[3:]]:
+    put(vault, alice[0])
+    for family in vault.store._families.values() if early else ():
+        family.flush(True)  # a table of her own, whose keys the manifest names
+    for event in [*alice[1:3], *others[:25], both, *others[25:], *alice[3:]]:
         put(vault, event)
     vault.store._families["parts"].flush(True)  # some of it in tables, some in the WAL
     late = opened(signed(access("alice@example.com")))
@@ -117,6 +121,32 @@ def test_a_destroyed_key_and_what_it_sealed_are_in_no_file(vault: Vault) -> None
     again = vault.find_subject("alice@example.com")
     assert again is not None
     assert again.key_id != key.key_id
+
+
+def test_a_destruction_cut_short_is_finished_by_the_next_start(vault: Vault) -> None:
+    event = opened(signed(access("alice@example.com")))
+    put(vault, event)
+    for family in vault.store._families.values():
+        family.flush(True)
+    key = vault.find_subject("alice@example.com")
+    assert key is not None
+    row = vault.store.get("keys", key.key_id)
+    assert row is not None
+
+    def killed(puts: Iterable[Put], ranges: object) -> None:
+        vault.store.write(puts)
+        vault.close()
+        raise KeyboardInterrupt
+
+    vault.store.shred = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        vault.destroy("alice@example.com", ERASURE)
+    assert row in every_byte(vault)
+    again = Vault.open(vault.store.path, TENANT_KEY)
+    assert row not in every_byte(again)
+    assert said(again, event) == [Part(erasure=ERASURE)] * 2
+    assert again.store.get("state", b"shredding") is None
+    again.close()
 
 
 def test_keys_are_random_and_no_part_shares_one(vault: Vault) -> None:

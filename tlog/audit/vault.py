@@ -4,6 +4,7 @@ In a store of its own (`store.sealed`), in these families:
 
     state       "directory"                         the directory's key, wrapped
                 "snapshot"                          see `rebuild`
+                "shredding"                         ranges that a destruction has to rewrite
     subjects    HMAC(directory key, identifier)     key id
     keys        key id (16)                         0x01, subject key, wrapped | 0x00, erasure
     epochs      epoch                               the tenant's token key, wrapped
@@ -44,6 +45,7 @@ KEY_SIZE: Final = 32
 KEY_ID_SIZE: Final = 16
 _NONCE: Final = 12
 _DIRECTORY: Final = b"directory"
+_SHREDDING: Final = b"shredding"
 _LIVE, _GONE = b"\x01", b"\x00"
 # What an event about nobody says is sealed under a key of the tenant itself; no identifier that
 # passed its check is empty.
@@ -108,6 +110,12 @@ class Vault:
             store.sync()
         else:
             self._directory = self.unwrap(wrapped, _DIRECTORY)
+        # A destruction that a crash cut short: the keys are deleted, their bytes may be there yet.
+        if (row := store.get("state", _SHREDDING)) is not None:
+            ranges = load_json(row, field="shredding")
+            self._shred(
+                [], {name: (bytes.fromhex(a), bytes.fromhex(b)) for name, (a, b) in ranges.items()}
+            )
 
     @classmethod
     def create(cls, path: Path, tenant_key: bytes) -> Vault:
@@ -265,8 +273,13 @@ class Vault:
             ranges["parts"] = (parts[0], parts[-1])
             ranges["by_subject"] = (key_id + parts[0], key_id + parts[-1])
         self._subjects.pop(identifier, None)
-        self.store.shred(puts, ranges)
+        self._shred(puts, ranges)
         return Destroyed(key_id, sha256(found.secret).digest(), len(parts))
+
+    def _shred(self, puts: Sequence[Put], ranges: Mapping[str, tuple[bytes, bytes]]) -> None:
+        due = dump_json({name: [a.hex(), b.hex()] for name, (a, b) in ranges.items()})
+        self.store.shred([*puts, ("state", _SHREDDING, due)], ranges)
+        self.store.write([("state", _SHREDDING, None)])
 
 
 @dataclass(slots=True)

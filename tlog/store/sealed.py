@@ -228,11 +228,11 @@ class SealedStore:
     def shred(self, puts: Iterable[Put], ranges: Mapping[str, tuple[bytes, bytes]]) -> None:
         """Write as `write` does; on return the older values are in no file of the database.
 
-        All families are flushed, so that no write-ahead log is kept; the ranges (family to first
-        and last key, both included) are compacted down to the last level, by force: without it
-        RocksDB moves a table with all that is deleted in it; and the database is opened anew,
-        which writes a new manifest. Blocks, so run it beside no other call; a crash on the way
-        loses nothing of `puts` once written: call it again with none.
+        The ranges (family to first and last key, both included) are compacted down to the last
+        level, by force: without it RocksDB moves a table with all that is deleted in it. Then the
+        database is opened anew, which empties the write-ahead log, and writes a new manifest: the
+        old one names the first and the last key of each table that ever was. Blocks, so run it
+        beside no other call; after a crash on the way call it again, with the same ranges.
 
         Raises:
             StoreFull, StoreCorrupt, StoreError: as `write` and `reopen`.
@@ -243,8 +243,6 @@ class SealedStore:
             options = CompactOptions()
             options.set_bottommost_level_compaction(BottommostLevelCompaction.force())
             try:
-                for family in self._families.values():
-                    family.flush(True)
                 for name, (first, last) in ranges.items():
                     self._families[name].compact_range(first, last + b"\0", options)
             except Exception as error:
