@@ -173,6 +173,31 @@ def test_close(server: tuple[str, list[str]]) -> None:
             call()
 
 
+def test_calls_while_it_closes(server: tuple[str, list[str]]) -> None:
+    """A call either ends or is refused, whatever the moment: none waits for ever."""
+    for round_ in range(20):
+        client = Client(server[0], vkeys=server[1], state=MemoryState())
+        ended: list[str] = []
+
+        def call(client: Client = client, ended: list[str] = ended) -> None:
+            while True:
+                try:
+                    client.checkpoint()
+                except ClientError as error:
+                    ended.append(str(error))
+                    return
+
+        threads = [threading.Thread(target=call, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.002 * round_)
+        client.close()
+        for thread in threads:
+            thread.join(10)
+        assert len(ended) == 4
+        assert [message for message in ended if "closed" not in message] == []
+
+
 def test_fork(client: Client) -> None:
     client.checkpoint()
     child = os.fork()

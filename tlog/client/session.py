@@ -59,7 +59,7 @@ class Session:
     def transport(self) -> Transport:
         """The open channel."""
         if self._transport is None:
-            raise ClientError("the client is not open: use it in a `with` block")
+            raise ClientError("the client is closed, or not open yet: use it in a `with` block")
         return self._transport
 
     async def ask(self, method: str, request: Message, kind: type[M]) -> M:

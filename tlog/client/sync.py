@@ -37,18 +37,23 @@ class _LoopThread:
         self.loop = asyncio.new_event_loop()
         self._pid = os.getpid()
         self._closing = threading.Lock()
+        # What is handed to the loop must not come after the last of it was cancelled.
+        self._entering = threading.Lock()
+        self._left = False
         self._thread = threading.Thread(target=self._run, name="tlog-client", daemon=True)
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Wait for a coroutine. Whatever interrupts the wait, such as Ctrl-C, cancels it."""
-        if os.getpid() != self._pid or self.loop.is_closed():
+        if os.getpid() != self._pid:
             coroutine.close()
-            if self.loop.is_closed():
-                raise ClientError("the client is closed")
             raise ClientError("a client does not survive a fork: make a new one in the child")
         ended = threading.Event()
-        future = asyncio.run_coroutine_threadsafe(_announced(coroutine, ended), self.loop)
+        with self._entering:
+            if self._left:
+                coroutine.close()
+                raise ClientError("the client is closed")
+            future = asyncio.run_coroutine_threadsafe(_announced(coroutine, ended), self.loop)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
@@ -69,6 +74,10 @@ class _LoopThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+        with self._entering:
+            self._left = True
+        # What came before is not a task yet.
+        self.loop.run_until_complete(asyncio.sleep(0))
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()

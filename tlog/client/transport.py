@@ -84,9 +84,11 @@ class Transport:
         self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
         self._unary: dict[str, Any] = {}
         self._connected_once = False
+        self._closed = False
 
     async def close(self) -> None:
-        """Close the channel; calls in flight are cancelled."""
+        """Close the channel; calls in flight are cancelled, and later ones refused."""
+        self._closed = True
         await self._channel.close()
 
     def deadline(self) -> float:
@@ -181,9 +183,14 @@ class Transport:
 
         Raises:
             Unreachable: none by the deadline, or by `CONNECT_GRACE` if there never was one.
+            ClientError: the client was closed.
         """
         channel = self._channel
-        if channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:
+        # gRPC's own error for a closed channel is not one that callers could tell.
+        if (
+            not self._closed
+            and channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY
+        ):
             now = asyncio.get_running_loop().time()
             patience = deadline if self._connected_once else min(deadline, now + CONNECT_GRACE)
             try:
@@ -194,6 +201,8 @@ class Transport:
                     f"nothing listens at {self.target}: start one with `tlog serve DIR`, or check "
                     "the address"
                 ) from None
+        if self._closed:
+            raise ClientError("the client is closed")
         self._connected_once = True
 
     async def _send(
