@@ -6,7 +6,8 @@ and `state` remembers the last one between runs; `transport` knows gRPC, its dea
 `batcher` makes many single appends fast. An answer that breaks a rule raises `VerificationError`,
 and nothing of it is remembered. `Auditor` holds a whole log against its head (`walk`, `opinion`)
 and its past (`progress`). `Monitor` follows logs for years: `watch` has one of them, `watchfile`
-what is remembered of it, and `rules` what is looked for in entries.
+what is remembered of it, and `rules` what is looked for in entries. `spool` keeps records on the
+local disk until the server has them.
 """
 
 from tlog.client.aio import AsyncClient
@@ -15,6 +16,9 @@ from tlog.client.batcher import Batcher
 from tlog.client.errors import (
     ClientError,
     Refused,
+    SpoolDamaged,
+    SpoolError,
+    SpoolFull,
     StateError,
     TimedOut,
     TrustError,
@@ -60,6 +64,9 @@ __all__ = [
     "Rule",
     "RuleError",
     "Sink",
+    "SpoolDamaged",
+    "SpoolError",
+    "SpoolFull",
     "State",
     "StateError",
     "SyncBatcher",

@@ -71,6 +71,18 @@ class StateError(ClientError):
     """The state file is damaged, locked for long, or cannot be written."""
 
 
+class SpoolError(ClientError):
+    """The spool cannot be opened or written; see `outcome_unknown` for the record at hand."""
+
+
+class SpoolFull(SpoolError):
+    """Too much waits for the server. The record was not taken."""
+
+
+class SpoolDamaged(SpoolError):
+    """Records in the spool that were acknowledged can no longer be read."""
+
+
 class Unreachable(ClientError):
     """No server answers."""
 

@@ -19,7 +19,12 @@ def replace_file(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    entry = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. Raises OSError."""
+    entry = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(entry)
     finally:

@@ -1,0 +1,526 @@
+"""The spool against a model, through kills, torn tails, damage, full disks and many threads."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tlog.client import spool as spools
+from tlog.client.errors import ClientError, SpoolDamaged, SpoolError, SpoolFull, StateError
+from tlog.client.frames import Frame, encode_frame
+from tlog.client.spool import LEAST_BYTES, Spool
+
+OWNER = "acme/shop"
+SMALL = 160  # bytes of a segment
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spools, "_LARGEST_SEGMENT", SMALL)
+
+
+def opened(path: Path, **more: Any) -> Spool:
+    return Spool(path, owner=OWNER, **more)
+
+
+def killed(spool: Spool) -> None:
+    """As kill -9 leaves it: nothing is written, the lock is gone."""
+    spools._OPEN.discard(spool)
+    spool.forget()
+
+
+def put(spool: Spool, data: bytes) -> int:
+    return spool.append(lambda _: data)
+
+
+def drained(spool: Spool) -> dict[int, bytes]:
+    taken: dict[int, bytes] = {}
+    while spool.wait(0):
+        frames = spool.peek(3, 100)
+        if frames:
+            spool.advance(frames)
+        taken |= {frame.number: frame.data for frame in frames}
+    return taken
+
+
+def segments(path: Path) -> list[Path]:
+    return sorted(path.glob("*.segment"))
+
+
+class SpoolModel(RuleBasedStateMachine):
+    """What was appended and not delivered is there, in order, whatever happens in between."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(spools, "_LARGEST_SEGMENT", SMALL)
+        self.patch.setattr(os, "fsync", lambda handle: None)  # it is the process that dies here
+        self.patch.setattr(os, "fdatasync", lambda handle: None)
+        self.path = Path(tempfile.mkdtemp())
+        self.spool = opened(self.path)
+        self.next = 1
+        self.waiting: list[tuple[int, bytes]] = []
+        self.taken: list[Frame] = []
+        self.seen = 0
+
+    @rule(data=st.binary(max_size=90))
+    def append(self, data: bytes) -> None:
+        assert put(self.spool, data) == self.next
+        self.waiting.append((self.next, data))
+        self.next += 1
+
+    @rule()
+    def a_record_that_cannot_be_made(self) -> None:
+        def fail(number: int) -> bytes:
+            assert number == self.next
+            raise ValueError("refused")
+
+        with pytest.raises(ValueError, match="refused"):
+            self.spool.append(fail)
+
+    @rule(records=st.integers(1, 5), size=st.integers(0, 200))
+    def peek(self, records: int, size: int) -> None:
+        self.taken = self.spool.peek(records, size)
+        shown = [(frame.number, frame.data) for frame in self.taken]
+        assert shown == self.waiting[: len(shown)]
+        assert bool(shown) == bool(self.waiting)
+        assert len(shown) <= records
+
+    @precondition(lambda self: self.taken)
+    @rule(part=st.integers(1, 5))
+    def advance(self, part: int) -> None:
+        done = self.taken[:part]
+        self.spool.advance(done)
+        del self.waiting[: len(done)]
+        self.taken = []
+
+    @rule()
+    def tidy(self) -> None:
+        self.spool.tidy()
+        self.taken = []
+        if not self.waiting:
+            assert [path.stat().st_size for path in segments(self.path)] == [0]
+
+    @rule(tail=st.binary(max_size=60), whole=st.booleans(), cut=st.integers(0, 120))
+    def crash(self, tail: bytes, whole: bool, cut: int) -> None:
+        """Killed while it wrote a record: any part of it may be there, and so may all of it."""
+        durable = self.next - 1
+        killed(self.spool)
+        torn = encode_frame(self.next, durable, tail)
+        torn = torn if whole else torn[: min(cut, len(torn) - 1)]
+        with segments(self.path)[-1].open("ab") as file:
+            file.write(torn)
+        self.reopen()
+        if whole:
+            self.waiting.append((self.next, tail))
+            self.next += 1
+
+    @rule(garbage=st.binary(min_size=1, max_size=60))
+    def power_cut(self, garbage: bytes) -> None:
+        """Blocks of which nobody was told anything hold whatever was there before."""
+        killed(self.spool)
+        with segments(self.path)[-1].open("ab") as file:
+            file.write(garbage)
+        self.reopen()
+
+    @rule()
+    def restart(self) -> None:
+        self.spool.close()
+        self.reopen()
+
+    def reopen(self) -> None:
+        self.spool = opened(self.path)
+        self.taken = []
+
+    @invariant()
+    def counts(self) -> None:
+        if hasattr(self, "spool"):
+            assert self.spool.waiting == len(self.waiting)
+            files = sum(path.stat().st_size for path in segments(self.path))
+            assert self.spool.used_bytes == files
+
+    def teardown(self) -> None:
+        if hasattr(self, "spool"):
+            assert drained(self.spool) == dict(self.waiting)
+            self.spool.close()
+            self.patch.undo()
+            shutil.rmtree(self.path)
+
+
+SpoolModel.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestSpoolModel = SpoolModel.TestCase
+
+
+def filled(path: Path, records: int = 6) -> list[bytes]:
+    """A spool in one segment, killed; `durable` of its state is 0."""
+    made = [b"record %d" % number for number in range(1, records + 1)]
+    spool = opened(path)
+    for data in made:
+        put(spool, data)
+    killed(spool)
+    return made
+
+
+def test_truncated_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr(os, "fdatasync", lambda handle: None)
+    monkeypatch.setattr(spools, "_LARGEST_SEGMENT", 1 << 20)
+    made = filled(tmp_path / "whole", 3)
+    size = segments(tmp_path / "whole")[0].stat().st_size
+    frame = size // len(made)
+    for cut in range(size + 1):
+        copy = tmp_path / "copy"
+        shutil.copytree(tmp_path / "whole", copy)
+        os.truncate(segments(copy)[0], cut)
+        spool = opened(copy)
+        left = made[: cut // frame]
+        assert put(spool, b"next") == len(left) + 1
+        assert list(drained(spool).values()) == [*left, b"next"]
+        spool.close()
+        # What was known to be on the disk when it was closed cannot be torn any more.
+        shutil.copytree(tmp_path / "whole", copy / "closed")
+        opened(copy / "closed").close()
+        os.truncate(segments(copy / "closed")[0], cut)
+        if cut < size:
+            with pytest.raises(SpoolDamaged, match=f"records {cut // frame + 1} "):
+                opened(copy / "closed")
+        shutil.rmtree(copy)
+
+
+def test_every_byte_flipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr(os, "fdatasync", lambda handle: None)
+    monkeypatch.setattr(spools, "_LARGEST_SEGMENT", 1 << 20)
+    made = filled(tmp_path / "whole", 3)
+    data = segments(tmp_path / "whole")[0].read_bytes()
+    frame = len(data) // len(made)
+    for at in range(len(data)):
+        copy = tmp_path / "copy"
+        shutil.copytree(tmp_path / "whole", copy)
+        changed = bytearray(data)
+        changed[at] ^= 1 << at % 8
+        segments(copy)[0].write_bytes(changed)
+        hit = at // frame
+        if hit < len(made) - 1:  # the frame after it says that it was on the disk
+            with pytest.raises(SpoolDamaged, match=f"records {hit + 1} to {hit + 1} cannot"):
+                opened(copy)
+            assert segments(copy)[0].read_bytes() == changed
+            spool = opened(copy, abandon_damaged=True)
+            rest = {n: each for n, each in enumerate(made, 1) if n != hit + 1}
+        else:  # nobody can tell it from a torn one
+            spool = opened(copy)
+            rest = dict(enumerate(made[:-1], 1))
+        put(spool, b"next")
+        assert drained(spool) == rest | {max(rest) + 1: b"next"}
+        spool.close()
+        shutil.rmtree(copy)
+
+
+def test_segments_that_are_missing_changed_or_cut(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    made = dict(enumerate(filled(whole, 24), 1))
+    names = [path.name for path in segments(whole)]
+    assert len(names) > 4
+
+    def damaged(name: str, change: Any, match: str, lost: set[int]) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(whole, copy)
+        opened(copy).close()
+        change(copy / name)
+        for _ in range(2):  # it is not forgotten by being told
+            with pytest.raises(SpoolDamaged, match=match):
+                opened(copy)
+        spool = opened(copy, abandon_damaged=True)
+        assert put(spool, b"next") == 25
+        assert drained(spool) == {n: d for n, d in made.items() if n not in lost} | {25: b"next"}
+        spool.close()
+        opened(copy).close()
+        shutil.rmtree(copy)
+
+    firsts = [int(name[:20]) for name in names] + [25]
+    held = [set(range(a, b)) for a, b in itertools.pairwise(firsts)]
+    for i, name in enumerate(names):
+        damaged(name, Path.unlink, f"records {firsts[i]} to {firsts[i + 1] - 1} cannot", held[i])
+        damaged(name, lambda path: os.truncate(path, 0), f"records {firsts[i]} ", held[i])
+        damaged(
+            name,
+            lambda path: os.truncate(path, 50),
+            f"records {firsts[i] + 1} ",
+            held[i] - {firsts[i]},
+        )
+    first, second = segments(whole)[:2]
+    first.rename(whole / "x")
+    second.rename(first)
+    (whole / "x").rename(second)
+    with pytest.raises(SpoolDamaged, match=r"records 1 to 5 cannot .*records 6 to 10 cannot"):
+        opened(whole)
+
+
+def test_damage_that_comes_while_it_is_open(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    for _ in range(12):
+        put(spool, b"record")
+    path = segments(tmp_path)[0]
+    path.write_bytes(path.read_bytes()[:40] + b"?" + path.read_bytes()[41:])
+    spool.advance(spool.peek(1, 1000))
+    with pytest.raises(SpoolDamaged, match=r"segment, after offset 34: records 2 to 2 cannot"):
+        spool.peek(1, 1000)
+    assert put(spool, b"record") == 13
+    spool.close()
+
+
+def test_a_state_that_is_lost_or_damaged(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    for _ in range(12):
+        put(spool, b"record")
+    spool.advance(spool.peek(7, 1000))
+    spool.close()
+    state = tmp_path / "spool.json"
+    text = state.read_text()
+    state.write_text(text.replace('"cursor"', '"curse"'))
+    with pytest.raises(StateError, match=r"damaged .*Remove it: .* delivered again"):
+        opened(tmp_path)
+    state.unlink()
+    spool = opened(tmp_path)
+    left = drained(spool)
+    assert max(left) == 12
+    assert set(range(min(left), 13)) == set(left)
+    spool.tidy()
+    spool.close()
+    state.unlink()
+    assert opened(tmp_path).next_number == 13
+
+
+def test_who_may_have_it(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    assert stat.S_IMODE(tmp_path.joinpath("spool.json").stat().st_mode) == 0o600
+    assert {stat.S_IMODE(path.stat().st_mode) for path in segments(tmp_path)} == {0o600}
+    with pytest.raises(StateError, match="in use by another process: give each process"):
+        opened(tmp_path)
+    spool.close()
+    spool.close()
+    with pytest.raises(SpoolError, match="closed"):
+        put(spool, b"late")
+    with pytest.raises(SpoolError, match="is that of acme/shop: give acme/other another"):
+        Spool(tmp_path, owner="acme/other")
+    opened(tmp_path).close()
+    with pytest.raises(SpoolError, match="at least"):
+        opened(tmp_path, max_bytes=LEAST_BYTES - 1)
+    (tmp_path / "file").touch()
+    with pytest.raises(ClientError, match="cannot be"):
+        opened(tmp_path / "file" / "spool")
+
+
+def test_a_child_of_a_fork_leaves_it_alone(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    child = os.fork()
+    if not child:
+        try:
+            put(spool, b"from the child")
+        except SpoolError as error:
+            spool.close()
+            os._exit(42 if "fork" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+    assert put(spool, b"from the parent") == 1
+    # A child that lives on does not keep the lock.
+    begin, end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(end)
+        os.read(begin, 1)
+        os._exit(0)
+    spool.close()
+    again = opened(tmp_path)
+    assert list(drained(again).values()) == [b"from the parent"]
+    os.close(end)
+    os.close(begin)
+    os.waitpid(child, 0)
+    again.close()
+
+
+def test_a_signal_handler_does_not_record(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+
+    def make(number: int) -> bytes:
+        with pytest.raises(SpoolError, match="signal handler"):
+            put(spool, b"inner")
+        return b"outer %d" % number
+
+    assert spool.append(make) == 1
+    assert drained(spool) == {1: b"outer 1"}
+    spool.close()
+
+
+def test_full_and_never_more_than_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spools, "_LARGEST_SEGMENT", 16 << 20)
+    spool = opened(tmp_path, max_bytes=LEAST_BYTES)
+    data = bytes(100_000)
+    with pytest.raises(SpoolFull, match=r"is full: 41 records wait, .*Bring the server back"):
+        while True:
+            put(spool, data)
+    with pytest.raises(SpoolFull):
+        put(spool, data)
+    assert sum(path.stat().st_size for path in segments(tmp_path)) <= LEAST_BYTES
+    put(spool, b"a small one has room still")
+    killed(spool)
+    spool = opened(tmp_path, max_bytes=LEAST_BYTES)
+    with pytest.raises(SpoolFull):
+        put(spool, data)
+    while len(segments(tmp_path)) > 6:
+        spool.advance(spool.peek(1, 1))
+    assert put(spool, data) == 43
+    with pytest.raises(SpoolError, match="the limit is"):
+        put(spool, bytes((1 << 20) + 1))
+    waiting = spool.waiting
+    assert set(drained(spool)) == set(range(44 - waiting, 44))
+    spool.close()
+
+
+def test_a_disk_that_is_full_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = opened(tmp_path)
+    put(spool, b"before")
+    real = os.write
+
+    def short(handle: int, data: Any) -> int:
+        if len(data) < 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(handle, data[:20])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", short)
+        for _ in range(3):
+            with pytest.raises(SpoolError, match="No space left on device: nothing was taken"):
+                put(spool, b"in between")
+    assert put(spool, b"after") == 2
+    killed(spool)
+    assert drained(opened(tmp_path)) == {1: b"before", 2: b"after"}
+
+
+def test_a_failed_fsync_is_never_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = opened(tmp_path)
+    put(spool, b"before")
+
+    def broken(handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(SpoolError, match="not known to be kept") as caught:
+            put(spool, b"perhaps")
+    assert caught.value.outcome_unknown
+    with pytest.raises(SpoolError, match=r"failed before: .*Input/output error.*restart"):
+        put(spool, b"after")
+    # What is not known to be on the disk is not delivered: its number might be given again.
+    assert drained(spool) == {1: b"before"}
+    spool.close()
+    assert drained(opened(tmp_path)) == {2: b"perhaps"}
+
+
+def test_threads_share_an_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spools, "_LARGEST_SEGMENT", 1 << 14)
+    calls = []
+    real = os.fdatasync
+
+    def slow(handle: int) -> None:
+        calls.append(handle)
+        time.sleep(0.002)
+        real(handle)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    spool = opened(tmp_path)
+    made: dict[int, bytes] = {}
+    delivered: dict[int, bytes] = {}
+
+    def write(name: int) -> None:
+        last = 0
+        for i in range(50):
+            data = b"%d/%d" % (name, i) + bytes(100)
+            number = put(spool, data)
+            assert number > last
+            assert spool._synced >= number
+            made[number] = data
+            last = number
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 30
+    while len(delivered) < 400 and time.monotonic() < deadline:
+        if spool.wait(0.1):
+            frames = spool.peek(10, 1000)
+            assert all(frame.number <= spool._synced for frame in frames)
+            delivered |= {frame.number: frame.data for frame in frames}
+            spool.advance(frames)
+    for thread in threads:
+        thread.join()
+    assert delivered == made
+    assert list(delivered) == list(range(1, 401))
+    assert len(calls) < 300
+    spool.close()
+
+
+WRITER = """
+import sys, threading
+from tlog.client import spool as spools
+spools._LARGEST_SEGMENT = 2000
+spool = spools.Spool(sys.argv[1], owner="acme/shop")
+lock = threading.Lock()
+def write():
+    while True:
+        number = spool.append(lambda number: b"%d" % number * 20)
+        with lock:
+            print(number, flush=True)
+def deliver():
+    while True:
+        if spool.wait(None) and (frames := spool.peek(3, 1000)):
+            with lock:
+                for frame in frames:
+                    print("d%d" % frame.number, flush=True)
+            spool.advance(frames)
+for run in (write, write, write, deliver):
+    threading.Thread(target=run).start()
+"""
+
+
+def test_kill_loses_nothing_answered_for(tmp_path: Path) -> None:
+    answered: set[int] = set()
+    delivered: set[int] = set()
+    for _ in range(5):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        lines = [writer.stdout.readline()]
+        time.sleep(random.uniform(0, 0.12))
+        writer.send_signal(signal.SIGKILL)
+        lines += writer.stdout.read().splitlines(True)
+        writer.wait()
+        writer.stdout.close()
+        said = [line.strip() for line in lines if line.endswith("\n")]
+        answered |= {int(line) for line in said if not line.startswith("d")}
+        delivered |= {int(line[1:]) for line in said if line.startswith("d")}
+    spool = opened(tmp_path)
+    last = spool.next_number - 1
+    left = drained(spool)
+    assert all(data == b"%d" % number * 20 for number, data in left.items())
+    assert answered <= delivered | set(left)
+    assert delivered | set(left) == set(range(1, last + 1))
+    spool.close()
