@@ -34,23 +34,32 @@ epoch key for each quarter, and the key of the directory from identifier to subj
 one subject opens with that subject's key. What an event says of all its subjects opens with all
 of their keys together: the first erasure takes it, so what must outlive the others belongs into
 the part of its own subject.
+
+**Time-stamps.** RFC 3161 authorities (`authorities`) stamp published checkpoints on a schedule
+(`stamper`), into a database of their own (`stamp_store`); `stamps` verifies them, purely, and says
+what they prove of the time of an entry.
 """
 
 from tlog.audit.catalogue import Catalogue, TokenClass, default_catalogue, load_catalogue
 from tlog.audit.errors import AuditError, CatalogueError, EventRefused
 from tlog.audit.event import Draft, Event, match_disclosures, open_event, sign_event
+from tlog.audit.stamps import Authority, StampError, StampTime, verify_stamp
 
 __all__ = [
     "AuditError",
+    "Authority",
     "Catalogue",
     "CatalogueError",
     "Draft",
     "Event",
     "EventRefused",
+    "StampError",
+    "StampTime",
     "TokenClass",
     "default_catalogue",
     "load_catalogue",
     "match_disclosures",
     "open_event",
     "sign_event",
+    "verify_stamp",
 ]

@@ -36,6 +36,7 @@ _CODES = (
     ("tlog.client", "ClientError", Exit.FAILED),
     ("tlog.log", "LogError", Exit.FAILED),
     ("tlog.witness", "WitnessError", Exit.FAILED),
+    ("tlog.audit", "AuditError", Exit.FAILED),
     ("tlog.notes", "NoteError", Exit.FAILED),
     ("tlog.store", "StoreError", Exit.FAILED),
     ("builtins", "OSError", Exit.FAILED),

@@ -46,7 +46,9 @@ def serve(
     """Serve the logs in DIR... over gRPC and HTTP, all of them or none.
 
     A log with a file DIR/policy (see tlog init --policy) asks its witnesses to cosign, and
-    publishes what a quorum has cosigned. While the quorum is away, appends stay durable.
+    publishes what a quorum has cosigned. While the quorum is away, appends stay durable. One with a
+    file DIR/timestamps.toml has its checkpoints stamped by the authorities in it (see tlog log
+    stamps), and never waits for them.
 
     Ctrl-C or SIGTERM stops gracefully: what was accepted is finished and published, and the exit
     code is 0. A second signal stops at once. Port 0 takes a free port.
@@ -65,8 +67,9 @@ def serve(
 
 
 async def _serve(settings: ServerSettings, out: Output) -> None:
+    from tlog.audit.stamper import stamping
     from tlog.cli.serving import listening, stop_on_signals
-    from tlog.remote import connections
+    from tlog.remote import connections, time_stampers
     from tlog.serve import Logs, grpc_server, http_server
 
     stop = stop_on_signals()
@@ -74,8 +77,16 @@ async def _serve(settings: ServerSettings, out: Output) -> None:
         connect = await stack.enter_async_context(connections())
         opened = [await _open(stack, directory, connect) for directory in settings.logs]
         logs = Logs(opened)
+        stampers = {}
+        ways = await stack.enter_async_context(time_stampers())
+        for directory, log in zip(settings.logs, opened, strict=True):
+            stamper = await stack.enter_async_context(stamping(directory, log, ways))
+            if stamper is not None:
+                stampers[log.name] = stamper.status
         grpc_port = await stack.enter_async_context(grpc_server(logs, settings.grpc))
-        http_port = await stack.enter_async_context(http_server(logs, settings.http))
+        http_port = await stack.enter_async_context(
+            http_server(logs, settings.http, stamps=stampers)
+        )
         _ready(
             settings.logs,
             opened,

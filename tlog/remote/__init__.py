@@ -4,9 +4,9 @@ The ports are those of the rooms below (`tlog.log.Cosigner`, `tlog.witness.Outwa
 `tlog.merkle.TileSource`); here they are spoken over HTTP (tlog-witness, tlog-tiles) and gRPC
 (`tlog.v1`). No rules live here: answers are bounded and read strictly, and verified by whoever
 asked. `connect` reaches a witness by the URL in a policy, `connections` does so and closes what it
-opened; `open_source` reads the tiles and entries of a log, `RemoteLogs` asks what gossip needs;
-`WitnessClient` brings heads to a witness and asks it for evidence; `gossip_connections` has the
-ways out of a witness.
+opened, and `time_stampers` does it for time-stamp authorities; `open_source` reads the tiles and
+entries of a log, `RemoteLogs` asks what gossip needs; `WitnessClient` brings heads to a witness and
+asks it for evidence; `gossip_connections` has the ways out of a witness.
 """
 
 from tlog.remote.addresses import AddressError, parse_address
@@ -15,6 +15,7 @@ from tlog.remote.http import RemoteError
 from tlog.remote.logs import RemoteLogs
 from tlog.remote.peers import WitnessClient, check_peer_url, gossip_connections
 from tlog.remote.sources import open_source
+from tlog.remote.timestamps import time_stampers
 from tlog.remote.witness import RemoteWitness, connect, connections
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "gossip_connections",
     "open_source",
     "parse_address",
+    "time_stampers",
 ]

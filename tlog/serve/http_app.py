@@ -35,6 +35,7 @@ from tlog.serve.http_reads import CORS, MUTABLE, READS, Reads, preflight
 from tlog.serve.http_turns import Metered, ReadTurns
 from tlog.serve.logs import Logs
 from tlog.serve.metrics import ServerMetrics
+from tlog.serve.stamp_metrics import StampMetrics, Stamps
 
 _log = structlog.get_logger(__name__)
 
@@ -76,11 +77,13 @@ class _Wanted:
 class HttpApp:
     """The HTTP face of a server's logs, as an ASGI application."""
 
-    def __init__(self, logs: Logs) -> None:
+    def __init__(self, logs: Logs, *, stamps: Stamps | None = None) -> None:
         self._logs = logs
         self._answered: Counter[tuple[str, int]] = Counter()
         self._registry = CollectorRegistry()
         self._registry.register(ServerMetrics(logs, self._answered))
+        if stamps:
+            self._registry.register(StampMetrics(stamps))
         self._outgoing = Outgoing()
         self._turns = ReadTurns(lambda: any(log.sequencer.pending for log in logs))
         self._reads = Reads(self._turns.spent)

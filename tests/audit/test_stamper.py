@@ -1,0 +1,406 @@
+"""The schedule, the queue and the disk: authorities come and go, and the log never waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.audit.authority import Station, settings_of
+from tlog.audit import StampError, stamp_store, stamper, verify_stamp
+from tlog.audit.stamp_store import Due, StampStore
+from tlog.audit.stamper import Stamper, stamping
+from tlog.log import Log, LogConfig, create_log
+from tlog.remote import time_stampers
+
+INTERVAL = 0.05
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamper, "PAUSE", 0.02)
+    monkeypatch.setattr(stamper, "MAX_PAUSE", 0.05)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def stations(tmp_path: Path) -> AsyncIterator[tuple[Station, Station]]:
+    one, two = (Station(tmp_path / name, name=name) for name in ("one", "two"))
+    async with one.serving(), two.serving():
+        yield one, two
+
+
+@pytest.fixture
+def directory(tmp_path: Path, stations: tuple[Station, Station]) -> Path:
+    """A log that is stamped by both."""
+    made = tmp_path / "log"
+    create_log(made, LogConfig(origin="example.com/log", name="log", checkpoint_interval=0))
+    (made / "timestamps.toml").write_text(settings_of(*stations, interval=INTERVAL))
+    return made
+
+
+@contextlib.asynccontextmanager
+async def stamped(directory: Path) -> AsyncIterator[tuple[Log, Stamper]]:
+    async with (
+        Log.opened(directory) as log,
+        time_stampers() as connect,
+        stamping(directory, log, connect) as running,
+    ):
+        assert running is not None
+        yield log, running
+
+
+def verified(directory: Path, *stations: Station) -> set[tuple[str, int]]:
+    """The stamps that there are; all of them verify."""
+    authorities = {station.name: station.authority for station in stations}
+    with contextlib.closing(StampStore(directory, create=False)) as store:
+        found = list(store.all())
+    for stamp in found:
+        verify_stamp(stamp.answer, stamp.note, authorities[stamp.authority])
+    return {(stamp.authority, stamp.size) for stamp in found}
+
+
+async def test_checkpoints_are_stamped_by_all_once_in_an_interval(
+    directory: Path, stations: tuple[Station, Station]
+) -> None:
+    async with stamped(directory) as (log, running):
+        await asyncio.sleep(2 * INTERVAL)
+        assert running.status["one"].tally.stamped == 0  # an empty log has nothing to stamp
+        started = time.monotonic()
+        while running.status["two"].tally.stamped < 4:
+            await log.append_published([b"entry %f" % time.monotonic()])
+        spent = time.monotonic() - started
+        size = log.tree_size
+        await until(
+            lambda: (
+                {(s.tally.size, s.tally.waiting) for s in running.status.values()} == {(size, 0)}
+            )
+        )
+        asked = len(stations[0].asked)
+        assert asked <= spent / INTERVAL + 2
+        await asyncio.sleep(3 * INTERVAL)
+        assert len(stations[0].asked) == asked  # nothing new, nothing asked
+    found = verified(directory, *stations)
+    assert {name for name, _ in found} == {"one", "two"}
+    assert len(found) == 2 * asked
+
+
+async def test_a_restart_goes_on_with_the_interval(
+    directory: Path, stations: tuple[Station, Station]
+) -> None:
+    (directory / "timestamps.toml").write_text(settings_of(stations[0], interval=3600))
+    async with stamped(directory) as (log, running):
+        await log.append_published([b"one"])
+        await until(lambda: running.status["one"].tally.size == 1)
+    async with stamped(directory) as (log, running):
+        assert running.status["one"].tally.size == 1
+        await log.append_published([b"two"])
+        await asyncio.sleep(0.1)
+        assert running.status["one"].tally == (
+            stamp_store.Tally(stamped=1, size=1, waiting=0, since=None)
+        )
+    # A clock that was in the future then does not stop the stamps until that time.
+    with contextlib.closing(sqlite3.connect(directory / "stamps.db")) as database, database:
+        database.execute("UPDATE checkpoints SET due = ?", (time.time() + 1e6,))
+    (directory / "timestamps.toml").write_text(settings_of(stations[0], interval=0.1))
+    async with stamped(directory) as (log, running):
+        await until(lambda: running.status["one"].tally.size == 2)
+
+
+async def test_one_is_away_and_comes_back(
+    directory: Path, stations: tuple[Station, Station]
+) -> None:
+    """The other is not held up, appends neither; then the queue drains, the newest first."""
+    one, two = stations
+    two.away = True
+    async with stamped(directory) as (log, running):
+        began = time.time()
+        for number in range(4):
+            started = time.monotonic()
+            await log.append_published([b"%d" % number])
+            assert time.monotonic() - started < 5
+            await until(lambda: running.status["one"].tally.size == log.tree_size)
+        status = running.status["two"]
+        await until(lambda: status.tally.waiting == 4 and status.failures > 2)
+        assert "cannot be asked" in status.last_error
+        assert status.tally.stamped == 0
+        assert status.tally.since is not None
+        assert began <= status.tally.since <= time.time()
+        assert running.status["one"].failures == 0
+        already = len(two.asked)
+        two.away = False
+        await until(lambda: status.tally.waiting == 0)
+        assert status.tally == stamp_store.Tally(stamped=4, size=4, waiting=0, since=None)
+        assert status.last_error == ""
+        assert len(two.asked) - already in {4, 5}
+    sizes = {1, 2, 3, 4}
+    assert verified(directory, one, two) == {(n, size) for n in ("one", "two") for size in sizes}
+    with contextlib.closing(StampStore(directory, create=False)) as store:
+        # What came back first is the newest: it bounds the time of the first entry as well.
+        first = store.including(0, "two")
+        assert first is not None
+        said = {
+            stamp.size: verify_stamp(stamp.answer, stamp.note, two.authority)
+            for stamp in store.all()
+            if stamp.authority == "two"
+        }
+        assert sorted(said, key=lambda size: said[size].serial) == [4, 3, 2, 1]
+        assert said[first.size].not_after == said[4].not_after
+
+
+async def test_what_waits_survives_a_restart(
+    directory: Path, stations: tuple[Station, Station]
+) -> None:
+    one, two = stations
+    two.away = True
+    async with stamped(directory) as (log, running):
+        await log.append_published([b"one"])
+        await until(lambda: running.status["one"].tally.size == 1)
+        await until(lambda: running.status["two"].failures > 0)
+        since = running.status["two"].tally.since
+    async with stamped(directory) as (_, running):
+        assert running.status["two"].tally == stamp_store.Tally(0, 0, 1, since)
+        two.away = False
+        await until(lambda: running.status["two"].tally.stamped == 1)
+    assert verified(directory, one, two) == {("one", 1), ("two", 1)}
+    # Whoever is taken out of the settings is waited for no more.
+    two.away = True
+    async with stamped(directory) as (log, running):
+        await log.append_published([b"two"])
+        await until(lambda: running.status["two"].tally.waiting == 1)
+    (directory / "timestamps.toml").write_text(settings_of(one, interval=INTERVAL))
+    async with stamped(directory) as (_, running):
+        assert list(running.status) == ["one"]
+    with contextlib.closing(StampStore(directory, create=False)) as store:
+        assert store.tally("two").waiting == 0
+
+
+async def test_a_liar_is_away(
+    directory: Path, stations: tuple[Station, Station], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that does not verify, be it an old one, is not kept."""
+    one, two = stations
+    kept = list[bytes]()
+
+    async def replay(request: bytes) -> bytes:
+        kept.append(await Station.stamp(two, request))
+        return kept[0]
+
+    monkeypatch.setattr(two, "stamp", replay)
+    async with stamped(directory) as (log, running):
+        await log.append_published([b"one"])
+        await until(lambda: running.status["two"].tally.stamped == 1)
+        await log.append_published([b"two"])
+        await until(lambda: running.status["two"].failures > 2)
+        assert "Nonce mismatch" in running.status["two"].last_error
+        await until(lambda: running.status["one"].tally.size == 2)
+    assert verified(directory, one, two) == {("one", 1), ("one", 2), ("two", 1)}
+
+
+async def test_a_disk_that_is_full_for_a_while(
+    directory: Path, stations: tuple[Station, Station], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = {"queue": 2, "keep": 3}
+    for name in ("queue", "keep"):
+        real = getattr(StampStore, name)
+
+        def refuse(store: StampStore, *args: object, real: object = real, name: str = name) -> None:
+            if failing[name]:
+                failing[name] -= 1
+                raise StampError("database or disk is full")
+            real(store, *args)  # type: ignore[operator]
+
+        monkeypatch.setattr(StampStore, name, refuse)
+    async with stamped(directory) as (log, running):
+        await log.append_published([b"one"])
+        await until(lambda: all(s.tally.stamped == 1 for s in running.status.values()))
+    assert failing == {"queue": 0, "keep": 0}
+    assert verified(directory, *stations) == {("one", 1), ("two", 1)}
+
+
+async def test_a_mistake_in_the_stamper_leaves_the_log_alone(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: StampStore) -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(StampStore, "newest", broken)
+    async with stamped(directory) as (log, _):
+        for number in range(3):
+            await log.append_published([b"%d" % number])
+        assert log.sequencer.refusal is None
+
+
+async def test_leaving_does_not_wait_for_an_authority(directory: Path, tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        asked.set()
+        await reader.read(-1)
+
+    async with await asyncio.start_server(mute, "127.0.0.1", 0) as server:
+        station = Station(tmp_path / "mute", name="mute")
+        station.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        (directory / "timestamps.toml").write_text(settings_of(station, interval=INTERVAL))
+        async with asyncio.timeout(10):
+            async with stamped(directory) as (log, _):
+                await log.append_published([b"one"])
+                await asked.wait()
+                await log.append_published([b"two"])
+    assert verified(directory, station) == set()
+
+
+# ---- kill -9 ----
+
+CHILD = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from tests.audit.test_stamper import stamped
+from tlog.audit.stamp_store import StampStore
+
+keep = StampStore.keep
+def killed(store, *args):
+    if sys.argv[2] == "after":
+        keep(store, *args)
+    if sys.argv[2] == "within":
+        store._db.execute("PRAGMA cache_spill = 1")
+        store._db.execute("BEGIN IMMEDIATE")
+        store._db.execute("DELETE FROM waiting")
+        store._db.execute("CREATE TABLE spill AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL"
+                          " SELECT i + 1 FROM n WHERE i < 20000) SELECT i, randomblob(400) FROM n")
+    os.kill(os.getpid(), signal.SIGKILL)
+StampStore.keep = killed
+
+async def main():
+    async with stamped(Path(sys.argv[1])) as (log, _):
+        await log.append_published([b"one"])
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "within", "after"])
+async def test_kill_9_between_token_and_store(
+    directory: Path, stations: tuple[Station, Station], when: str
+) -> None:
+    one, _ = stations
+    (directory / "timestamps.toml").write_text(settings_of(one, interval=INTERVAL))
+    child = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", CHILD, str(directory), when],
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert child.returncode == -signal.SIGKILL
+    assert len(one.asked) == 1
+    assert (directory / "stamps.db-journal").exists() is (when == "within")
+    async with stamped(directory) as (log, running):
+        assert log.tree_size == 1
+        assert running.status["one"].tally.stamped == (when == "after")
+        assert running.status["one"].tally.waiting == (when != "after")
+        await until(lambda: running.status["one"].tally.stamped == 1)
+        await log.append_published([b"two"])
+        await until(lambda: running.status["one"].tally.size == 2)
+    assert verified(directory, one) == {("one", 1), ("one", 2)}
+    assert len(one.asked) == (2 if when == "after" else 3)
+
+
+# ---- settings and database that cannot be used ----
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("interval = 0.05", "interval = 0"), "interval: Input should be greater"),
+        (("interval", "intervall"), "intervall: Extra inputs"),
+        (('name = "two"', 'name = "one"'), "two authorities are called 'one'"),
+        (('name = "two"', 'name = "t w o"'), "'t w o' is no name"),
+        (("two/root.pem", "two/none.pem"), "none.pem cannot be read: No such file"),
+        (("two/tsa.pem", "two/root.pem"), "not one for time stamping alone"),
+        (("two/root.pem", "two/tsa.pem"), "need a root"),
+        (("two/root.pem", "two/tsa.key"), "tsa.key holds no certificates in PEM"),
+        (("two/root.pem", "log/db"), "cannot be read"),
+        (('url = "', 'url = "grpc:'), "not an address|cannot be"),
+        (("[[authority]]", "[[authority"), "timestamps.toml: "),
+        (("interval", "[" * 5000), "timestamps.toml: "),
+        (("interval", "x = '\udcff'\ninterval"), "timestamps.toml: .*utf-8"),
+        (("interval", "#" * (1 << 20) + "\ninterval"), "longer than 1048576 bytes"),
+    ],
+)
+async def test_settings_that_are_not_understood(
+    directory: Path, change: tuple[str, str], says: str
+) -> None:
+    path = directory / "timestamps.toml"
+    before = path.read_text()
+    assert change[0] in before
+    path.write_bytes(before.replace(*change).encode("utf-8", "surrogateescape"))
+    with pytest.raises(Exception, match=says) as caught:
+        async with stamped(directory):
+            raise AssertionError("opened")
+    assert isinstance(caught.value, StampError) or "address" in says
+
+
+async def test_no_settings(directory: Path) -> None:
+    (directory / "timestamps.toml").unlink()
+    async with (
+        Log.opened(directory) as log,
+        time_stampers() as connect,
+        stamping(directory, log, connect) as running,
+    ):
+        assert running is None
+    assert not (directory / "stamps.db").exists()
+
+
+def test_a_database_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(StampError, match="has no time-stamps"):
+        StampStore(tmp_path, create=False)
+    (tmp_path / "stamps.db").write_bytes(b"not a database, but long enough to be read as one" * 9)
+    with pytest.raises(StampError, match="not a database. If it is damaged"):
+        StampStore(tmp_path, create=True)
+    (tmp_path / "stamps.db").unlink()
+    StampStore(tmp_path, create=True).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "stamps.db")) as database:
+        database.execute("PRAGMA user_version = 7")
+    for create in (True, False):
+        with pytest.raises(StampError, match="of version 7, this reads 1"):
+            StampStore(tmp_path, create=create)
+
+
+def test_a_full_queue_keeps_the_oldest_and_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stamp_store, "MAX_WAITING", 4)
+    with contextlib.closing(StampStore(tmp_path, create=True)) as store:
+        for size in range(1, 11):
+            store.queue(Due(size, b"note %d" % size, size * 10.0), ["one", "two"])
+            if size in {5, 6}:  # the other one is not away
+                due = store.next("two")
+                assert due == Due(size, b"note %d" % size, size * 10.0)
+        waits = []
+        while (due := store.next("one")) is not None:
+            waits.append(due.size)
+            store._db.execute("DELETE FROM waiting WHERE authority='one' AND size=?", (due.size,))
+        assert waits == [10, 3, 2, 1]
+        assert store.tally("two").waiting == 4
+        assert store.tally("two").since == 10.0
+        newest = store.newest()
+        assert newest is not None
+        assert newest.size == 10
+        kept = store._db.execute("SELECT size FROM checkpoints ORDER BY size").fetchall()
+        assert kept == [(1,), (2,), (3,), (10,)]

@@ -1,0 +1,212 @@
+"""Which checkpoint is stamped when: the newest published one, once in an interval, by everybody.
+
+The schedule and each authority have a task of their own, and the database has a thread: whoever is
+away or slow holds up nobody else, and nothing here is waited for by an append. What an authority
+has not stamped waits for it on the disk; when it is back it stamps the newest first, then the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from tlog.audit.authorities import StampSettings, load_settings
+from tlog.audit.stamp_store import Due, StampStore, Tally
+from tlog.audit.stamps import (
+    Authority,
+    Connect,
+    StampError,
+    TimeStamper,
+    make_request,
+    verify_stamp,
+)
+from tlog.log import Head, Log, Unavailable
+
+# Seconds until an authority, or a disk, that failed is asked again: the first, and at most.
+PAUSE = 5.0
+MAX_PAUSE = 600.0
+
+Published = Callable[[int], Awaitable[Head]]
+"""Waits until a published head has at least so many entries, and gives the latest.
+
+Raises Unavailable when the log stops."""
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class AuthorityStatus:
+    """How an authority does.
+
+    Attributes:
+        name: of the authority.
+        tally: what it stamped and what waits for it; `tally.since` is where the gap begins.
+        failures: how often it gave no stamp, since the start.
+        last_error: why it gave none the last time; empty when it did.
+    """
+
+    name: str
+    tally: Tally
+    failures: int = 0
+    last_error: str = ""
+
+
+class Stamper:
+    """Stamps the checkpoints of one log. Make one with `stamping`.
+
+    Args:
+        store: where the stamps are kept.
+        settings: how often, and by whom.
+        published: the log's heads.
+        connect: the way to an authority.
+        name: of the log, for messages.
+        clock: POSIX time.
+
+    Attributes:
+        status: how each authority does.
+    """
+
+    def __init__(
+        self,
+        store: StampStore,
+        settings: StampSettings,
+        *,
+        published: Published,
+        connect: Connect,
+        name: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._published = published
+        self._name = name
+        self._clock = clock
+        self._names = [authority.name for authority in settings.authorities]
+        self._ways = {authority: connect(authority.url) for authority in settings.authorities}
+        self._queued = {name: asyncio.Event() for name in self._names}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"tlog-stamps-{name}")
+        store.expect(self._names)
+        self.status = {name: AuthorityStatus(name, store.tally(name)) for name in self._names}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Stamp while inside."""
+        tasks = [asyncio.create_task(self._schedule(), name=f"{self._name}-stamps")]
+        for authority, way in self._ways.items():
+            drain = self._drain(authority, way)
+            tasks.append(asyncio.create_task(drain, name=f"{self._name}-stamps-{authority.name}"))
+        for task in tasks:
+            task.add_done_callback(self._stopped)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            self._thread.shutdown()  # a stamp that has come is put down
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        """A mistake in the program ends the stamping, not the log."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("stamping stopped", task=task.get_name(), exc_info=error)
+
+    async def _schedule(self) -> None:
+        """Queue the newest head at each interval, if it has grown."""
+        pause = PAUSE
+        while True:
+            try:
+                last = await self._blocking(self._store.newest)
+                head = await self._published(1 if last is None else last.size + 1)
+                if last is not None:
+                    # No longer than that, should the clock have gone backwards.
+                    due = last.since + self._settings.interval - self._clock()
+                    await asyncio.sleep(min(due, self._settings.interval))
+                    head = await self._published(head.size)
+                await self._queue(Due(head.size, head.note, self._clock()))
+                pause = PAUSE
+            except Unavailable:
+                return  # the log has stopped
+            except StampError as error:
+                _log.error("no checkpoint queued to be stamped", log=self._name, reason=str(error))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, MAX_PAUSE)
+
+    async def _queue(self, due: Due) -> None:
+        await self._blocking(partial(self._store.queue, due, self._names))
+        for name in self._names:
+            await self._tell(name)
+            self._queued[name].set()
+
+    async def _drain(self, authority: Authority, way: TimeStamper) -> None:
+        """Have an authority stamp what waits for it."""
+        status = self.status[authority.name]
+        queued = self._queued[authority.name]
+        pause = PAUSE
+        while True:
+            try:
+                queued.clear()
+                due = await self._blocking(partial(self._store.next, authority.name))
+                if due is None:
+                    await queued.wait()
+                    continue
+                await self._stamp(authority, way, due)
+            except StampError as error:
+                if not status.last_error:
+                    _log.warning("no time-stamp", log=self._name, reason=str(error))
+                status.failures += 1
+                status.last_error = str(error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, MAX_PAUSE)
+            else:
+                if status.last_error:
+                    _log.info("time-stamps again", log=self._name, authority=authority.name)
+                status.last_error = ""
+                pause = PAUSE
+
+    async def _stamp(self, authority: Authority, way: TimeStamper, due: Due) -> None:
+        request = make_request(due.note)
+        answer = await way.stamp(request.der)
+        stamped = verify_stamp(answer, due.note, authority, nonce=request.nonce)
+        await self._blocking(partial(self._store.keep, authority.name, due.size, answer, stamped))
+        await self._tell(authority.name)
+
+    async def _tell(self, name: str) -> None:
+        self.status[name].tally = await self._blocking(partial(self._store.tally, name))
+
+    async def _blocking(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+@contextlib.asynccontextmanager
+async def stamping(directory: Path, log: Log, connect: Connect) -> AsyncIterator[Stamper | None]:
+    """Stamp an open log's checkpoints while inside, by the `timestamps.toml` in its directory.
+
+    None without such a file.
+
+    Raises:
+        StampError: the settings or the database cannot be used.
+    """
+    settings = load_settings(directory)
+    if settings is None:
+        yield None
+        return
+    store = StampStore(directory, create=True)
+    try:
+        stamper = Stamper(
+            store, settings, published=log.publisher.wait_for, connect=connect, name=log.name
+        )
+        async with stamper.running():
+            yield stamper
+    finally:
+        store.close()
