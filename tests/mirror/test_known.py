@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,29 @@ async def test_a_ticket_is_good_for_its_log_and_its_size(tmp_path: Path) -> None
         assert isinstance(await send(mirror, LOG.upload(256, 300, ticket=good)), Mirrored)
         # Where it is not needed, it does no harm.
         assert isinstance(await send(mirror, LOG.upload(300, 900, ticket=foreign)), Mirrored)
+
+
+async def test_an_upload_that_is_overtaken_rolls_nothing_back(tmp_path: Path) -> None:
+    # "If `upload_end` was too small, the mirror MUST respond with a "409 Conflict""
+    async with a_mirror(tmp_path / "m") as mirror:
+        await mirror.add_checkpoint(*LOG.request(0, 300))
+        go_on, paused = asyncio.Event(), asyncio.Event()
+        whole, first = LOG.upload(0, 300), LOG.upload(0, 300, count=1)
+
+        async def arriving() -> AsyncIterator[bytes]:
+            yield first
+            paused.set()
+            await go_on.wait()
+            yield whole[len(first) :]
+
+        overtaken = asyncio.create_task(mirror.add_entries(arriving()))
+        await paused.wait()
+        await mirrored(mirror, 300, 900, start=256)
+        go_on.set()
+        with pytest.raises(UploadConflict) as caught:
+            await overtaken
+        assert (caught.value.info.tree_size, caught.value.info.next_entry) == (900, 900)
+        assert [copy.size for copy in mirror.copies()] == [900]
 
 
 async def test_a_ticket_outlives_a_restart(tmp_path: Path) -> None:
