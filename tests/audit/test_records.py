@@ -251,6 +251,17 @@ async def test_all_that_is_derived_comes_back_from_the_log(tmp_path: Path) -> No
         assert indices(await records.accept(events[:2])) == [2, 3]
 
 
+async def test_a_mark_that_came_back_takes_no_parts_with_it(tmp_path: Path) -> None:
+    async with tenant(tmp_path) as records:
+        await records.accept([signed(access("alice@example.com"))])
+        store = records.vault.store
+        ((first, _), _) = store.items("parts")
+        store.write([("pending", first[:48], b"")])
+    async with opened(tmp_path) as records:
+        assert list(records.vault.store.items("pending")) == []
+        assert values(records, 2)[1] == {"id": "alice@example.com"}
+
+
 async def test_a_log_older_than_its_vault_is_refused(tmp_path: Path) -> None:
     async with tenant(tmp_path / "one") as records:
         await records.accept([signed(access())])

@@ -22,7 +22,7 @@ from tlog.audit.leaf import parse_leaf
 from tlog.audit.producers import Registry
 from tlog.audit.times import parse_time
 from tlog.audit.vault import KEY_ID_SIZE, split_part
-from tlog.log import Log
+from tlog.log import EntryNotFound, Log
 from tlog.merkle import TILE_WIDTH, leaf_hash, split_bundle
 from tlog.notes import VerifierKey
 from tlog.store.sealed import Put, SealedStore
@@ -105,8 +105,10 @@ async def replay(state: State, log: Log, store: SealedStore) -> None:
                 store.write([("pending", key, None)])
         store.write([("events", key, row) for key, row in puts.items()])
         await asyncio.sleep(0)
-    for key in pending.values():
-        store.write(_orphans(store, key))
+    for hashed, key in pending.items():
+        # The log itself is asked again: no part that belongs to a leaf may be taken for an orphan.
+        known = _is_in(log, hashed, size)
+        store.write([("pending", key, None)] if known else _orphans(store, key))
     if state.size > state.saved:
         store.write([state.snapshot()])
 
@@ -127,6 +129,14 @@ def _replay_entry(state: State, store: SealedStore, entry: bytes, puts: dict[byt
         return
     if all(index != state.size for index, _ in known_rows(rows)):
         puts[event_id] = rows + index_row(state.size, sha256(jws.signing_input).digest())
+
+
+def _is_in(log: Log, hashed: bytes, size: int) -> bool:
+    try:
+        log.reader.index_of(hashed, size)
+    except EntryNotFound:
+        return False
+    return True
 
 
 def _orphans(store: SealedStore, key: bytes) -> list[Put]:

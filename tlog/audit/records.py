@@ -26,6 +26,7 @@ from tlog.audit.rebuild import State, load_state, replay
 from tlog.audit.round import Counters, Placed, Round
 from tlog.audit.tokens import canonical
 from tlog.audit.vault import Destroyed, Erasure, Part, Vault
+from tlog.audit.verifying import Verifiers
 from tlog.log import Log, LogError, Overloaded, Unavailable
 from tlog.merkle import leaf_hash
 from tlog.notes import Signer, VerifierKey
@@ -103,6 +104,7 @@ class Records:
         catalogue: Catalogue,
         clock: Callable[[], datetime],
         root: VerifierKey | None,
+        verifiers: Verifiers | None,
     ) -> None:
         self.log = log
         self.vault = vault
@@ -111,6 +113,7 @@ class Records:
         self.counters = Counters()
         self._signer = signer
         self._root = root or signer.vkey
+        self._verifiers = verifiers
         self._clock = clock
         self._state: State | None = None
         self._calls: deque[_Call] = deque()
@@ -134,6 +137,7 @@ class Records:
         catalogue: Catalogue,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         root: VerifierKey | None = None,
+        verifiers: Verifiers | None = None,
     ) -> AsyncIterator[Records]:
         """Reconcile the vault with the log, and run.
 
@@ -147,12 +151,20 @@ class Records:
             catalogue: the types of events.
             clock: the time of receipt.
             root: the first key that the service had, if it has been rotated since.
+            verifiers: other processes that verify signatures; the caller's to close.
 
         Raises:
             AuditError, StoreError, LogError: the two cannot be reconciled.
         """
         records = cls(
-            log, vault, signer, tenant=tenant, catalogue=catalogue, clock=clock, root=root
+            log,
+            vault,
+            signer,
+            tenant=tenant,
+            catalogue=catalogue,
+            clock=clock,
+            root=root,
+            verifiers=verifiers,
         )
         await records._recover()
         task = asyncio.create_task(records._run(), name=f"{tenant}-records")
@@ -271,15 +283,22 @@ class Records:
             now=self._clock(),
             max_leaf=self.log.config.max_entry_size,
         )
-        for i, event in enumerate(events):  # steps 1 and 2
-            this.take(event)
-            if i % _STEP == _STEP - 1:
-                await asyncio.sleep(0)
+        await self._take_all(this, events)  # steps 1 and 2
         placed: Sequence[int] = ()
         if this.leaves:
             placed = await self._commit(this)
         this.count(self.counters)
         return [_outcome(each, placed) for each in this.outcomes]
+
+    async def _take_all(self, this: Round, events: Sequence[str | Draft]) -> None:
+        parsed = [this.parse(event) for event in events]
+        claims = [this.claim(event) for event in parsed] if self._verifiers else []
+        checks = self._verifiers.start(claims) if self._verifiers else None
+        for i, event in enumerate(parsed):
+            right = checks is not None and await checks.right(i)
+            this.take(event, claims[i] if right else None)
+            if i % _STEP == _STEP - 1:
+                await asyncio.sleep(0)
 
     async def _commit(self, this: Round) -> Sequence[int]:
         store, loop = self.vault.store, asyncio.get_running_loop()

@@ -22,10 +22,13 @@ from tlog.audit.leaf import Leaf, encode_leaf
 from tlog.audit.rebuild import ROW_SIZE, State, index_row, known_rows
 from tlog.audit.tokens import Token, canonical, epoch_of, identifier_of, make_token
 from tlog.audit.vault import Sealing, SubjectKey, Vault
+from tlog.audit.verifying import Claim
 from tlog.merkle import leaf_hash
 from tlog.notes import Signer
 from tlog.store.sealed import Put
 
+Incoming = tuple[Jws, Sequence[str]] | Draft
+"""An event that was taken apart, or one of the log's own."""
 MAX_VERSIONS: Final = 64
 """Contents that one event id may come with before it is refused."""
 # What a leaf has beside the JWS: its frame, and each token.
@@ -87,19 +90,45 @@ class Round:
         self._stored: dict[bytes, bytes] = {}
         self._made: dict[tuple[bytes, TokenClass, str, str], Token] = {}
 
-    def take(self, event: str | Draft) -> None:
-        """Verify an event and decide on it; the outcome is put down, a refusal too."""
+    def parse(self, event: str | Draft) -> Incoming | EventRefused:
+        """Take an event apart; nothing is verified yet."""
+        if isinstance(event, Draft):
+            return event
         try:
+            text, encoded = sdjwt.split(event)
+            return parse_jws(text), encoded
+        except EventRefused as refusal:
+            return refusal
+
+    def claim(self, event: Incoming | EventRefused) -> Claim | None:
+        """What is to be verified of an event, if its key is known and valid; else None."""
+        if not isinstance(event, tuple):
+            return None
+        jws, _ = event
+        try:
+            key = self.registry.key(jws.kid, now=self._now)
+        except EventRefused:
+            return None
+        return Claim(key.name, key.public_key, jws.signature, jws.signing_input)
+
+    def take(self, event: Incoming | EventRefused, verified: Claim | None = None) -> None:
+        """Verify an event and decide on it; the outcome is put down, a refusal too.
+
+        Args:
+            event: taken apart.
+            verified: its claim, if that is known to be right.
+        """
+        try:
+            if isinstance(event, EventRefused):
+                raise event
             outcome: Placed | EventRefused = (
-                self._own(event) if isinstance(event, Draft) else self._foreign(event)
+                self._own(event) if isinstance(event, Draft) else self._foreign(*event, verified)
             )
         except EventRefused as refusal:
             outcome = refusal
         self.outcomes.append(outcome)
 
-    def _foreign(self, sd_jwt: str) -> Placed:
-        text, encoded = sdjwt.split(sd_jwt)
-        jws = parse_jws(text)
+    def _foreign(self, jws: Jws, encoded: Sequence[str], verified: Claim | None) -> Placed:
         try:
             key = self.registry.key(jws.kid, now=self._now)
         except EventRefused:
@@ -107,7 +136,10 @@ class Round:
             if (placed := self._recorded_before(jws)) is not None:
                 return placed
             raise
-        verify_jws(jws, key)
+        if verified is None or verified != Claim(
+            key.name, key.public_key, jws.signature, jws.signing_input
+        ):
+            verify_jws(jws, key)
         return self._append(
             read_event(jws, encoded, tenant=self._tenant, catalogue=self._catalogue)
         )

@@ -3,7 +3,7 @@
     .venv/bin/python -m tools.bench            # the table, about three minutes
     .venv/bin/python -m tools.bench --flat     # 10 thousand to 10 million entries, a minute or two
     .venv/bin/python -m tools.bench --reads    # reads over HTTP, and appends beside them
-    .venv/bin/python -m tools.bench --records  # signed records, in one process
+    .venv/bin/python -m tools.bench --records  # signed records, beside bare Ed25519
     .venv/bin/python -m tools.bench --audit 1000000    # full audits, end to end
     .venv/bin/python -m tools.bench --witness  # beside other witnesses, after `make interop`
 

@@ -6,11 +6,13 @@ import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tlog.audit import Draft, default_catalogue, sign_event
 from tlog.audit.records import Recorded, Records
 from tlog.audit.vault import Vault
+from tlog.audit.verifying import Verifiers
 from tlog.log import Log, LogConfig, create_log
 from tlog.notes import Algorithm, Signer
 from tools.bench.table import Row
@@ -42,14 +44,21 @@ def events(signer: Signer, count: int) -> list[str]:
 
 
 @asynccontextmanager
-async def opened(directory: Path, service: Signer) -> AsyncIterator[Records]:
+async def opened(
+    directory: Path, service: Signer, verifiers: Verifiers | None
+) -> AsyncIterator[Records]:
     create_log(directory / "log", LogConfig(origin="example.com/bench", name="bench"))
     vault = Vault.create(directory / "vault", bytes(32))
     try:
         async with (
             Log.opened(directory / "log") as log,
             Records.opened(
-                log, vault, service, tenant=TENANT, catalogue=default_catalogue()
+                log,
+                vault,
+                service,
+                tenant=TENANT,
+                catalogue=default_catalogue(),
+                verifiers=verifiers,
             ) as records,
         ):
             yield records
@@ -68,31 +77,43 @@ def verifications_per_second(signer: Signer, count: int = 2000) -> float:
 
 
 async def measure(directory: Path, rounds: int) -> list[Row]:
+    base = Row("Ed25519 verification, one thread", 0, "signatures/s", "1.00", "")
+    with Verifiers(1) as verifiers:
+        alone = await _measure(directory / "alone", rounds, None)
+        beside = await _measure(directory / "beside", rounds, verifiers)
+    what = f"records verified, sealed, stored and indexed, batches of {BATCH}"
+    return [
+        replace(base, rate=statistics.median(base for _, base in alone + beside)),
+        _row(f"{what}, all in one process", alone, ""),
+        _row(f"{what}, a second process verifies", beside, "0.60"),
+    ]
+
+
+def _row(what: str, measured: list[tuple[float, float]], goal: str) -> Row:
+    rate = statistics.median(rate for rate, _ in measured)
+    ratio = statistics.median(rate / base for rate, base in measured)
+    return Row(what, rate, "records/s", f"{ratio:.2f} of the verifications", goal)
+
+
+async def _measure(
+    directory: Path, rounds: int, verifiers: Verifiers | None
+) -> list[tuple[float, float]]:
+    """Records and bare verifications, each a second, in each round."""
     service = Signer.generate("log", Algorithm.ED25519)
-    rates, bases = [], []
+    measured = []
     for turn in range(rounds):
         producer = Signer.generate(f"app{turn}", Algorithm.ED25519)
-        signed = events(producer, BATCH * BATCHES)
-        async with opened(directory / str(turn), service) as records:
-            about = {"about_producer": producer.vkey.name, "vkey": str(producer.vkey)}
+        about = {"about_producer": producer.vkey.name, "vkey": str(producer.vkey)}
+        signed = events(producer, BATCH * (BATCHES + 1))
+        async with opened(directory / str(turn), service, verifiers) as records:
             await records.record(Draft("producer.registered", {**about, "roles": ["recorder"]}, {}))
-            bases.append(verifications_per_second(producer))
+            await records.accept(signed[:BATCH])  # all processes are up from here on
+            before = verifications_per_second(producer)
             begin = time.perf_counter()
-            for at in range(0, len(signed), BATCH):
+            for at in range(BATCH, len(signed), BATCH):
                 outcomes = await records.accept(signed[at : at + BATCH])
                 if not all(isinstance(outcome, Recorded) for outcome in outcomes):
                     raise RuntimeError(f"refused: {outcomes[0]}")
-            rates.append(len(signed) / (time.perf_counter() - begin))
-            bases[-1] = (bases[-1] + verifications_per_second(producer)) / 2
-    ratio = statistics.median(rate / base for rate, base in zip(rates, bases, strict=True))
-    base, rate = statistics.median(bases), statistics.median(rates)
-    return [
-        Row("Ed25519 verification, one thread", base, "signatures/s", "1.00", ""),
-        Row(
-            f"records verified, sealed, stored and indexed, batches of {BATCH}",
-            rate,
-            "records/s",
-            f"{ratio:.2f} of the verifications",
-            "0.60",
-        ),
-    ]
+            rate = BATCH * BATCHES / (time.perf_counter() - begin)
+            measured.append((rate, (before + verifications_per_second(producer)) / 2))
+    return measured

@@ -1,0 +1,91 @@
+"""Signatures verified in another process: the same answers, whatever becomes of that process."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.audit.producer import CATALOGUE, TENANT, access, signed, signer_of
+from tests.audit.tenant import LOG, TILL, opened, tenant
+from tlog.audit import Draft, EventRefused, sign_event
+from tlog.audit.records import Outcome, Recorded
+from tlog.audit.sdjwt import join, split
+from tlog.audit.verifying import CHUNK, Verifiers
+
+COUNT = 2 * CHUNK + 40
+
+
+@pytest.fixture(scope="module")
+def verifiers() -> Iterator[Verifiers]:
+    with Verifiers(1) as verifiers:
+        yield verifiers
+
+
+def spoiled(event: str) -> str:
+    """The same with the signature of another event of the same length."""
+    jws, encoded = split(event)
+    other, _ = split(signed(access(), 99))
+    return join(f"{jws.rpartition('.')[0]}.{other.rpartition('.')[2]}", encoded)
+
+
+def said(outcomes: list[Outcome]) -> list[str]:
+    return [o.field if isinstance(o, EventRefused) else "recorded" for o in outcomes]
+
+
+async def test_wrong_signatures_are_found_wherever_they_stand(
+    tmp_path: Path, verifiers: Verifiers
+) -> None:
+    chance = random.Random(7)
+    bad = {0, CHUNK - 1, CHUNK, COUNT - 1, *chance.sample(range(COUNT), 30)}
+    strange = {3, CHUNK + 3}
+    events, wanted, seq = [], [], 0
+    for i in range(COUNT):
+        if i in strange:
+            # Nothing to verify: what comes after must not be taken for what came before.
+            events.append(chance.choice(["x~", signed(access(), 1, signer_of("shop", 77))]))
+            wanted.append("jws" if events[-1] == "x~" else "jws.header.kid")
+            continue
+        good = i not in bad
+        seq += good
+        event = signed(access(), seq or 1)
+        events.append(event if good else spoiled(event))
+        wanted.append("recorded" if good else "jws.signature")
+    async with tenant(tmp_path / "beside", verifiers=verifiers) as records:
+        assert said(await records.accept(events)) == wanted
+        assert verifiers._pool is not None
+    async with tenant(tmp_path / "alone") as records:
+        assert said(await records.accept(events)) == wanted
+
+
+async def test_a_key_that_is_revoked_in_between_is_revoked(
+    tmp_path: Path, verifiers: Verifiers
+) -> None:
+    events = [signed(access(), seq, TILL) for seq in range(1, COUNT)]
+    claims = {"about_producer": "till", "old_vkey": str(TILL.vkey), "reason": "stolen"}
+    revocation = sign_event(
+        Draft("producer.key_revoked", claims, {}), LOG, tenant=TENANT, seq=3, catalogue=CATALOGUE
+    )
+    events.insert(100, revocation)
+    async with tenant(tmp_path, verifiers=verifiers) as records:
+        outcomes = await records.accept(events)
+    assert said(outcomes) == ["recorded"] * 101 + ["jws.header.kid"] * (COUNT - 101)
+
+
+async def test_a_process_that_dies_takes_nothing_with_it(tmp_path: Path) -> None:
+    with Verifiers(1) as mortal:
+        async with tenant(tmp_path, verifiers=mortal) as records:
+            events = [signed(access(), seq) for seq in range(1, COUNT + 1)]
+            assert said(await records.accept(events[:20])) == ["recorded"] * 20
+            assert mortal._pool is not None
+            for process in list(mortal._pool._processes.values()):
+                process.kill()
+            assert said(await records.accept(events[20:])) == ["recorded"] * (COUNT - 20)
+            wrong = spoiled(signed(access(), COUNT + 1))
+            assert said(await records.accept([wrong] * 20)) == ["jws.signature"] * 20
+    async with opened(tmp_path, verifiers=mortal) as records:
+        # Closed, it says nothing of anybody.
+        again = await records.accept(events[:20])
+        assert again == [Recorded(2 + i, duplicate=True) for i in range(20)]

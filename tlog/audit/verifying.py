@@ -1,0 +1,110 @@
+"""Signatures checked in other processes: an Ed25519 verification holds the GIL, and costs most.
+
+While the next signatures are verified there, events whose signatures are known to be right are
+read and sealed here. Without such processes each is verified where it is needed, one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from typing import Final, NamedTuple, Self
+
+import structlog
+
+from tlog.notes import Algorithm, VerifierKey
+
+CHUNK: Final = 64
+"""Claims that go to a process together."""
+WORTHWHILE: Final = 16
+"""Fewer than that are verified sooner than sent."""
+
+
+class Claim(NamedTuple):
+    """That a signature is that of an Ed25519 key; a tuple, as it goes to other processes."""
+
+    name: str
+    public_key: bytes
+    signature: bytes
+    message: bytes
+
+
+_log = structlog.get_logger(__name__)
+
+
+class Verifiers:
+    """Processes that verify. Close them when done; they end with this process, too."""
+
+    def __init__(self, processes: int) -> None:
+        # Not forked: this process has threads, and databases open.
+        self._pool: ProcessPoolExecutor | None = ProcessPoolExecutor(
+            processes, multiprocessing.get_context("spawn")
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+            self._pool = None
+
+    def start(self, claims: Sequence[Claim | None]) -> Checks:
+        """Begin to verify; None is nothing to verify, and never right."""
+        chunks: list[Future[list[bool]]] = []
+        if self._pool is not None and len(claims) >= WORTHWHILE:
+            try:
+                for at in range(0, len(claims), CHUNK):
+                    chunks.append(self._pool.submit(verify_all, claims[at : at + CHUNK]))
+            except (BrokenExecutor, RuntimeError) as error:
+                self._lost(error)
+        return Checks(chunks, self._lost)
+
+    def _lost(self, error: BaseException) -> None:
+        if self._pool is not None:
+            _log.error("the processes that verify are gone: verifying alone", problem=str(error))
+            self.close()
+
+
+class Checks:
+    """Verifications under way."""
+
+    def __init__(
+        self, chunks: Sequence[Future[list[bool]]], lost: Callable[[BaseException], None]
+    ) -> None:
+        self._chunks = chunks
+        self._lost = lost
+        self._chunk = -1
+        self._right: list[bool] = []
+
+    async def right(self, position: int) -> bool:
+        """Whether the claim at a position is known to be right; ask in ascending order.
+
+        False says no more than that it is not known: verify it.
+        """
+        chunk, at = divmod(position, CHUNK)
+        if chunk != self._chunk:
+            self._chunk, self._right = chunk, []
+            if chunk < len(self._chunks):
+                try:
+                    self._right = await asyncio.wrap_future(self._chunks[chunk])
+                except BrokenExecutor as error:
+                    self._lost(error)
+        return at < len(self._right) and self._right[at]
+
+
+def verify_all(claims: Sequence[Claim | None]) -> list[bool]:
+    """Which of the claims are right, in whatever process this runs."""
+    return [
+        claim is not None
+        and VerifierKey(claim.name, Algorithm.ED25519, claim.public_key).verifies(
+            claim.signature, claim.message
+        )
+        for claim in claims
+    ]
