@@ -9,16 +9,23 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from tests.audit.authority import Station, settings_of
 from tlog.audit import StampError, stamp_store, stamper, verify_stamp
 from tlog.audit.stamp_store import Due, StampStore
 from tlog.audit.stamper import Stamper, stamping
+from tlog.audit.stamps import StampTime
 from tlog.log import Log, LogConfig, create_log
 from tlog.remote import time_stampers
 
@@ -245,6 +252,27 @@ async def test_a_mistake_in_the_stamper_leaves_the_log_alone(
         assert log.sequencer.refusal is None
 
 
+async def test_a_disk_that_hangs_holds_up_no_append(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, goes_on = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        hanging.set()
+        assert goes_on.wait(60)
+
+    monkeypatch.setattr(StampStore, "queue", hang)
+    async with stamped(directory) as (log, _):
+        try:
+            await log.append_published([b"first"])
+            await until(hanging.is_set)
+            async with asyncio.timeout(20):
+                for number in range(20):
+                    await log.append_published([b"%d" % number])
+        finally:
+            goes_on.set()
+
+
 async def test_leaving_does_not_wait_for_an_authority(directory: Path, tmp_path: Path) -> None:
     asked = asyncio.Event()
 
@@ -404,3 +432,73 @@ def test_a_full_queue_keeps_the_oldest_and_the_newest(
         assert newest.size == 10
         kept = store._db.execute("SELECT size FROM checkpoints ORDER BY size").fetchall()
         assert kept == [(1,), (2,), (3,), (10,)]
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """The store against dictionaries, closed and opened at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scratch = TemporaryDirectory()
+        self.store = StampStore(Path(self.scratch.name), create=True)
+        self.size = 0
+        self.waiting: dict[str, list[int]] = {"one": [], "two": []}
+        self.stamps: dict[str, dict[int, float]] = {"one": {}, "two": {}}
+
+    @rule(grown=st.integers(1, 5))
+    def queue(self, grown: int) -> None:
+        self.size += grown
+        self.store.queue(Due(self.size, b"%d" % self.size, float(self.size)), ["one", "two"])
+        for name, sizes in self.waiting.items():
+            if len(sizes) == 3:
+                sizes.pop()
+            sizes.append(self.size)
+            assert self.store.tally(name).waiting == len(sizes)
+
+    @rule(name=st.sampled_from(["one", "two"]), at=st.integers(0, 20))
+    def keep(self, name: str, at: int) -> None:
+        due = self.store.next(name)
+        if due is None:
+            assert not self.waiting[name]
+            return
+        assert due.size == self.waiting[name].pop()
+        assert due.note == b"%d" % due.size
+        self.stamps[name][due.size] = at
+        time = datetime.fromtimestamp(at, UTC)
+        self.store.keep(name, due.size, b"answer", StampTime(time, None, 1, time))
+
+    @rule()
+    def reopen(self) -> None:
+        self.store.close()
+        self.store = StampStore(Path(self.scratch.name), create=False)
+        self.store.expect(["one", "two"])
+
+    @rule(name=st.sampled_from(["one", "two"]), index=st.integers(0, 30))
+    def look(self, name: str, index: int) -> None:
+        stamps, waiting = self.stamps[name], self.waiting[name]
+        after = [(at, size) for size, at in stamps.items() if size > index]
+        before = [size for size in stamps if size <= index]
+        including, excluding = self.store.including(index, name), self.store.excluding(index, name)
+        assert (including and including.size) == (min(after)[1] if after else None)
+        assert (excluding and excluding.size) == (max(before) if before else None)
+        assert self.store.tally(name) == stamp_store.Tally(
+            stamped=len(stamps),
+            size=max(stamps, default=0),
+            waiting=len(waiting),
+            since=float(waiting[0]) if waiting else None,
+        )
+        newest = self.store.newest()
+        assert (newest and newest.size) == (self.size or None)
+        listed = [(stamp.size, stamp.authority) for stamp in self.store.all()]
+        assert listed == sorted((size, name) for name in self.stamps for size in self.stamps[name])
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.scratch.cleanup()
+
+
+def test_the_store_against_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamp_store, "MAX_WAITING", 3)
+    run_state_machine_as_test(
+        StoreMachine, settings=settings(max_examples=20, stateful_step_count=25, deadline=None)
+    )

@@ -283,6 +283,9 @@ def test_the_time_of_an_entry(station: Station) -> None:
     for index, including, excluding in ((4, after, before), (9, after, before), (5, before, None)):
         with pytest.raises(StampError, match="two sides of entry"):
             entry_time(index, including, excluding, authority, VKEYS)
+    # A log whose clock is ahead of the authority's has nothing to say of the time.
+    ahead = stamped(station, 5, int(said.not_after.timestamp()) + 1)
+    assert entry_time(5, after, ahead, authority, VKEYS) == EntryTime(said.not_after, None, 9, 5)
     # Of a log that has no key with a time there is no bound from below.
     plain = replace(before, note=note_of(5, 1, SIGNERS[:1]))
     plain = replace(plain, answer=station.reply(make_request(plain.note).der))

@@ -52,12 +52,14 @@ class AuthorityStatus:
     Attributes:
         name: of the authority.
         tally: what it stamped and what waits for it; `tally.since` is where the gap begins.
+        ahead: seconds by which its clock was ahead of ours at the last stamp, as far as it says.
         failures: how often it gave no stamp, since the start.
         last_error: why it gave none the last time; empty when it did.
     """
 
     name: str
     tally: Tally
+    ahead: float = 0.0
     failures: int = 0
     last_error: str = ""
 
@@ -178,6 +180,7 @@ class Stamper:
         request = make_request(due.note)
         answer = await way.stamp(request.der)
         stamped = verify_stamp(answer, due.note, authority, nonce=request.nonce)
+        self.status[authority.name].ahead = stamped.time.timestamp() - self._clock()
         await self._blocking(partial(self._store.keep, authority.name, due.size, answer, stamped))
         await self._tell(authority.name)
 

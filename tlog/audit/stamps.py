@@ -120,7 +120,8 @@ class EntryTime:
 
     Attributes:
         not_after: it was there by then: the authority's word.
-        not_before: it was not there yet: the log's word. None when no stamped head says so.
+        not_before: it was not there yet: the log's word. None when no stamped head says so, or
+            the log's clock cannot be right: it was ahead of the authority's.
         including: size of the head that the first is from.
         excluding: size of the head that the second is from, None if there is none.
     """
@@ -230,6 +231,8 @@ def entry_time(
     if excluding is None:
         return EntryTime(stamped.not_after, None, including.size, None)
     _, signed = verify_checkpoint_stamp(excluding, authority, vkeys)
+    if signed is not None and signed > stamped.not_after:
+        signed = None
     return EntryTime(stamped.not_after, signed, including.size, excluding.size)
 
 

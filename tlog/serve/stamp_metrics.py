@@ -54,6 +54,12 @@ _FAMILIES: tuple[tuple[_Kind, str, str, Callable[[AuthorityStatus], float]], ...
         lambda status: status.tally.since or 0,
     ),
     (
+        GaugeMetricFamily,
+        "clock_ahead_seconds",
+        "By how much the clock of the authority was ahead of this one at its last stamp.",
+        lambda status: status.ahead,
+    ),
+    (
         CounterMetricFamily,
         "failures",
         "Requests to which the authority gave no stamp.",
