@@ -6,13 +6,14 @@ and `state` remembers the last one between runs; `transport` knows gRPC, its dea
 `batcher` makes many single appends fast. An answer that breaks a rule raises `VerificationError`,
 and nothing of it is remembered. `Auditor` holds a whole log against its head (`walk`, `opinion`)
 and its past (`progress`). `Monitor` follows logs for years: `watch` has one of them, `watchfile`
-what is remembered of it, and `rules` what is looked for in entries. `spool` keeps records on the
-local disk until the server has them.
+what is remembered of it, and `rules` what is looked for in entries. `Producer` records at the point
+of action: `spool` keeps the records on the local disk, and `drain` brings them to the server.
 """
 
 from tlog.client.aio import AsyncClient
 from tlog.client.auditor import Audit, Auditor
 from tlog.client.batcher import Batcher
+from tlog.client.drain import Declined, EventSink, Recorded, Refusal
 from tlog.client.errors import (
     ClientError,
     Refused,
@@ -27,7 +28,10 @@ from tlog.client.errors import (
     Violation,
 )
 from tlog.client.monitor import DeliveryError, Monitor, Sink
+from tlog.client.operation import Operation
+from tlog.client.producer import Kept, Producer
 from tlog.client.progress import AuditFile, AuditState, MemoryAudit, Progress
+from tlog.client.recording import AuditServiceSink
 from tlog.client.rules import Rule, RuleError
 from tlog.client.state import FileState, MemoryState, Record, State, default_path
 from tlog.client.status import LogStatus, WitnessStatus
@@ -43,23 +47,31 @@ __all__ = [
     "AsyncClient",
     "Audit",
     "AuditFile",
+    "AuditServiceSink",
     "AuditState",
     "Auditor",
     "Batcher",
     "Client",
     "ClientError",
+    "Declined",
     "DeliveryError",
+    "EventSink",
     "FileState",
     "Head",
     "Inclusion",
+    "Kept",
     "LogInfo",
     "LogStatus",
     "MemoryAudit",
     "MemoryState",
     "Monitor",
+    "Operation",
+    "Producer",
     "Progress",
     "Receipt",
     "Record",
+    "Recorded",
+    "Refusal",
     "Refused",
     "Rule",
     "RuleError",

@@ -33,6 +33,7 @@ from tlog.client.segments import Segment, find_segments
 
 DEFAULT_BYTES: Final = 256 << 20
 LEAST_BYTES: Final = 4 << 20
+_MODERATE = 16 << 10
 _LARGEST_SEGMENT = 16 << 20
 _FORMAT = "tlog spool 1"
 
@@ -181,6 +182,12 @@ class Spool:
             self._sync_to(number)
         return number
 
+    def check(self) -> None:
+        """Raise what `append` would raise now for a record of moderate size."""
+        with self._changed:
+            self._check()
+            self._check_room(_MODERATE)
+
     @contextlib.contextmanager
     def _entered(self) -> Iterator[None]:
         if os.getpid() != self._pid:
@@ -205,12 +212,7 @@ class Spool:
             )
 
     def _write(self, frame: bytes) -> None:
-        if self._used() + len(frame) > self.max_bytes:
-            raise SpoolFull(
-                f"the spool {self.directory} is full: {self._next - self._cursor} records wait, "
-                f"and its files have {self._used()} of {self.max_bytes} bytes. Bring the server "
-                "back, or raise max_bytes"
-            )
+        self._check_room(len(frame))
         segment = self._segments[-1]
         size = segment.size + len(frame)
         try:
@@ -225,6 +227,14 @@ class Spool:
         # No call between the two: nothing can interrupt them.
         segment.size = size
         self._next += 1
+
+    def _check_room(self, size: int) -> None:
+        if self._used() + size > self.max_bytes:
+            raise SpoolFull(
+                f"the spool {self.directory} is full: {self._next - self._cursor} records wait, "
+                f"and its files have {self._used()} of {self.max_bytes} bytes. Bring the server "
+                "back, or raise max_bytes"
+            )
 
     def _unwrite(self, segment: Segment) -> None:
         try:

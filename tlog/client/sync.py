@@ -30,7 +30,7 @@ SLOW_SOURCE = 0.001
 CANCEL_PATIENCE = 1.0
 
 
-class _LoopThread:
+class LoopThread:
     """An event loop on a thread of its own."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class Client:
             trust_on_first_use=trust_on_first_use,
             timeout=timeout,
         )
-        self._thread = _LoopThread()
+        self._thread = LoopThread()
         self._thread.run(self._client.__aenter__())
 
     def __enter__(self) -> Self:
@@ -284,7 +284,7 @@ def _batches(entries: Iterable[bytes]) -> Iterator[list[bytes]]:
 class SyncBatcher:
     """Coalesces single appends of many threads. See `Batcher`; get one from `Client.batcher`."""
 
-    def __init__(self, thread: _LoopThread, send: Send, limits: Limits) -> None:
+    def __init__(self, thread: LoopThread, send: Send, limits: Limits) -> None:
         self._thread = thread
         self._limits = limits
         self._changed = threading.Condition()

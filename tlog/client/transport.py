@@ -43,7 +43,7 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
-_SERVICE = pb.DESCRIPTOR.services_by_name["LogService"].full_name
+_LOG_SERVICE = pb.DESCRIPTOR.services_by_name["LogService"].full_name
 _DETAILS = "grpc-status-details-bin"
 # After these an append may or may not have happened.
 _UNKNOWN_OUTCOME = frozenset(
@@ -76,10 +76,11 @@ class Backoff:
 
 
 class Transport:
-    """A channel to one server. Belongs to the event loop it was made on."""
+    """A channel to one service of a server. Belongs to the event loop it was made on."""
 
-    def __init__(self, target: str, *, timeout: float) -> None:
+    def __init__(self, target: str, *, timeout: float, service: str = _LOG_SERVICE) -> None:
         self.target = target
+        self._service = service
         self.timeout = timeout
         self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
         self._unary: dict[str, Any] = {}
@@ -148,7 +149,7 @@ class Transport:
         """
         await self.connect(self.deadline())
         call: Any = self._channel.unary_stream(
-            f"/{_SERVICE}/{method}", request_serializer=_serialize
+            f"/{self._service}/{method}", request_serializer=_serialize
         )(request)
         answers = aiter(call)
         try:
@@ -170,7 +171,7 @@ class Transport:
     async def duplex(self, method: str) -> AsyncIterator[Any]:
         """An open call with streams of serialized messages both ways."""
         await self.connect(self.deadline())
-        call: Any = self._channel.stream_stream(f"/{_SERVICE}/{method}")()
+        call: Any = self._channel.stream_stream(f"/{self._service}/{method}")()
         try:
             yield call
         except grpc.aio.AioRpcError as error:
@@ -216,7 +217,7 @@ class Transport:
     ) -> M:
         if (callable_ := self._unary.get(method)) is None:
             callable_ = self._unary[method] = self._channel.unary_unary(
-                f"/{_SERVICE}/{method}", request_serializer=_serialize
+                f"/{self._service}/{method}", request_serializer=_serialize
             )
         remaining = max(0.001, deadline - asyncio.get_running_loop().time())
         try:

@@ -1,0 +1,135 @@
+"""The drain against servers that are away, slow, busy, wrong, or refuse."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client import audit_server as double_server
+from tests.client.audit_server import AuditDouble, producer, served, until
+from tlog.client import Producer, Refusal
+from tlog.client import drain as drains
+
+READ: dict[str, Any] = {"purpose": "support"}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drains, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(drains, "TIDY_SECONDS", 0.05)
+
+
+def record(shop: Producer, count: int = 1) -> None:
+    for _ in range(count):
+        shop.record("access.read", **READ)
+
+
+@pytest.mark.parametrize("trick", ["away", "lost", "busy", "slow", "short", "empty"])
+def test_each_event_comes_once_and_in_order(tmp_path: Path, trick: str) -> None:
+    double = AuditDouble()
+    double.tricks.extend([getattr(double_server, trick)] * 3)
+    with served(double) as target, producer(target, tmp_path) as shop:
+        record(shop, 20)
+        assert shop.flush(20)
+        record(shop, 2)
+        assert shop.flush(20)
+        until(lambda: not shop.problem)
+    assert double.seqs() == list(range(1, 23))
+    assert not double.tricks
+
+
+def test_a_server_that_comes_and_goes(tmp_path: Path) -> None:
+    double = AuditDouble()
+    with served(double) as target:
+        port = int(target.rpartition(":")[2])
+    with producer(target, tmp_path) as shop:
+        record(shop, 3)
+        until(lambda: "nothing listens" in shop.problem)
+        assert not shop.flush(0.01)
+        for _ in range(2):
+            with served(double, port):
+                assert shop.flush(20)
+                until(lambda: not shop.problem)
+            record(shop, 3)
+        assert shop.spool.waiting == 3
+    with served(double, port) as target, producer(target, tmp_path) as shop:
+        assert shop.flush(20)
+    assert double.seqs() == list(range(1, 10))
+
+
+def test_what_is_refused_is_set_aside_and_told(tmp_path: Path) -> None:
+    double = AuditDouble()
+    double.poisoned = {"log.heartbeat"}
+    told: list[Refusal] = []
+    with served(double) as target, producer(target, tmp_path, on_refused=told.append) as shop:
+        for number in range(6):
+            if number % 3 == 1:
+                shop.record("log.heartbeat")
+            else:
+                record(shop)
+        assert shop.flush(20)
+        until(lambda: len(told) == 2)
+    assert double.seqs() == [1, 3, 4, 6]
+    assert [(each.seq, each.declined.field) for each in told] == [(2, "type"), (5, "type")]
+    path = tmp_path / "spool" / "refused.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["seq"], line["reason"]) for line in lines] == [
+        (2, "type: not here"),
+        (5, "type: not here"),
+    ]
+    assert lines[0]["event"].endswith("~")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_producer_that_is_not_known_waits_until_it_is(tmp_path: Path) -> None:
+    double = AuditDouble()
+    double.registered = False
+    with served(double) as target, producer(target, tmp_path) as shop:
+        record(shop, 5)
+        until(lambda: "register it first. The events wait in the spool" in shop.problem)
+        assert not double.seqs()
+        double.registered = True
+        assert shop.flush(20)
+    assert double.seqs() == [1, 2, 3, 4, 5]
+    assert not (tmp_path / "spool" / "refused.jsonl").exists()
+
+
+def test_batches_that_are_too_large_are_halved(tmp_path: Path) -> None:
+    double = AuditDouble()
+    with producer("127.0.0.1:1", tmp_path) as shop:
+        record(shop, 20)
+    double.most = 3
+    with served(double) as target, producer(target, tmp_path) as shop:
+        assert shop.flush(20)
+    assert double.seqs() == list(range(1, 21))
+    assert double.calls[:4] == [20, 10, 5, 2]
+
+
+def test_delivered_events_leave_the_disk(tmp_path: Path) -> None:
+    double = AuditDouble()
+    with served(double) as target, producer(target, tmp_path) as shop:
+        shop.record("access.read", subject="alice@example.com", **READ)
+        assert shop.flush(20)
+        until(lambda: shop.spool.used_bytes == 0)
+        assert [path.stat().st_size for path in (tmp_path / "spool").glob("*.segment")] == [0]
+        assert shop.record("access.read", **READ).seq == 2
+        assert shop.flush(20)
+
+
+def test_close_does_not_wait_for_a_server_that_hangs(tmp_path: Path) -> None:
+    double = AuditDouble()
+    double.tricks.append(double_server.slow)
+    with served(double) as target:
+        shop = producer(target, tmp_path)
+        record(shop)
+        until(lambda: double.calls)
+        began = time.monotonic()
+        shop.close()
+        assert time.monotonic() - began < 0.25
+        with producer(target, tmp_path) as shop:
+            assert shop.flush(20)
+    assert double.seqs() == [1]
