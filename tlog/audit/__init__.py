@@ -29,6 +29,11 @@ event sent again is found by its id. Everything but keys and parts is derived fr
 tenant's key of the epoch; survives an erasure, as the record of a request must (11 CCR 7101).
 Erasable class: HMAC under the subject's own random key, and dies with it. The type says which.
 
+**Requests.** What the law asks to be known of them is reckoned from public claims alone, by pure
+functions that are imported by name (they load calendars): `cases` reads what became of each,
+`deadlines` by when it had to, over the business days of `calendar`, and `report` counts a year,
+with the entries behind each figure; `report_formats` writes that down.
+
 **Keys.** A tenant key (file, or the command of a KMS) wraps a random key for each subject, an
 epoch key for each quarter, and the key of the directory from identifier to subject. A part about
 one subject opens with that subject's key. What an event says of all its subjects opens with all

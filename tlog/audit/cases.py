@@ -151,7 +151,7 @@ def _case(request_id: str, named: list[CaseEvent]) -> Case:
     events = []
     for event in named:
         years = (event.occurred_at.year, event.received_at.year)
-        if FIRST_YEAR <= min(years) and max(years) <= LAST_YEAR:
+        if min(years) >= FIRST_YEAR and max(years) <= LAST_YEAR:
             events.append(event)
         else:
             findings.append(
