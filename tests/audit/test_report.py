@@ -98,7 +98,7 @@ def test_every_basis_of_the_catalogue_has_a_ground_and_every_type_is_asked_for_o
 
 
 def test_a_tenant_reads_the_bases_and_the_places_otherwise() -> None:
-    report = golden(grounds={**GROUNDS, "exempt": Ground.OTHER}, californian={"US-CO"})
+    report = golden(grounds={**GROUNDS, "exempt": Ground.OTHER}, californian={"us-co"})
     delete = report.figures[Population.ALL]["delete"]
     assert delete["denied_as.exempt_information"] == Figure(0, ())
     assert delete["denied_as.other_grounds"] == Figure(1, (6, 7, 8))
