@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.audit.producer import CATALOGUE
@@ -25,6 +25,7 @@ DAYS = st.dates(date(2026, 1, 1), date(2027, 11, 1))
 CALIFORNIA = california()
 
 
+@settings(max_examples=60, deadline=None)
 @given(DAYS, st.integers(1, 40))
 def test_business_days_are_those_that_are_counted_one_by_one(start: date, count: int) -> None:
     day, left = start, count
@@ -41,6 +42,7 @@ def test_every_day_of_two_years() -> None:
         day += timedelta(days=1)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.dates(date(2018, 1, 1), date(2097, 12, 31)), st.integers(1, 20))
 def test_a_later_start_never_ends_earlier(start: date, count: int) -> None:
     end = CALIFORNIA.add_business_days(start, count)

@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.audit.casework import happened
@@ -140,6 +140,7 @@ ZONES = st.sampled_from(["America/Los_Angeles", "Pacific/Kiritimati", "Pacific/P
 TYPES = st.sampled_from(["delete", "opt_out_sale_share", "limit_spi", "access_admt", "none"])
 
 
+@settings(max_examples=60, deadline=None)
 @given(EVENTS, TYPES, st.sampled_from(["webform", "drop"]), TIMES, TIMES, ZONES, st.booleans())
 def test_whatever_is_recorded(
     recorded: list[tuple[str, datetime, dict[str, Any]]],
@@ -179,6 +180,7 @@ def test_whatever_is_recorded(
                 assert ((deadline.due - today).days <= 5) >= (deadline.status is Status.AT_RISK)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(TIMES, TIMES), max_size=4), TIMES)
 def test_only_notices_of_the_first_45_days_move_the_last_one(
     notices: list[tuple[datetime, datetime]], received: datetime
