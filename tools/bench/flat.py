@@ -2,75 +2,78 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from dataclasses import dataclass
+import contextlib
+import statistics
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from tools.bench import servers
-from tools.bench.load import batches, calls_per_second, hashing_ceiling, published_size
+from tools.bench.load import batches, calls_per_second, published_size
 from tools.bench.table import Row
 
 BATCH, IN_FLIGHT = 1024, 4
-FIRST, MILLION, TOTAL = 10_000, 1_000_000, 10_000_000
-
-
-@dataclass(frozen=True)
-class Window:
-    """About a million appends: long enough to hold its share of flushes and compactions."""
-
-    end: int
-    rate: float
-    of_ceiling: float
-    memory_mib: float
+SMALL, LARGE = 10_000, 10_000_000
+MARKS = (1_000_000, 4_000_000, 7_000_000, LARGE)
+# Five seconds of appends bring a small log to about a million: flushes and compactions included.
+LOGS, SECONDS = 4, 5
 
 
 async def flatness(directory: Path) -> list[Row]:
-    """Append ten million entries; compare the first million with the fifth and the last.
+    """Grow a log to ten million entries; then compare it, in turn, with logs of ten thousand.
 
-    Each rate is divided by the hashing ceiling of the same seconds, since a machine that slows
-    down over a minute is not a log that does.
+    In turn, because a machine that slows down over a minute is not a log that does.
     """
     requests = batches(BATCH)
-    windows: list[Window] = []
-    with servers.log(directory) as (log, pid):
+    memory: dict[int, float] = {}
+    pairs: list[tuple[float, float]] = []
+    with servers.log(directory / "large") as (large, pid):
+        for mark in MARKS:
+            await grow(large, requests, mark)
+            memory[mark] = servers.resident_mib(pid)
+        for number in range(LOGS):
+            async with small_log(directory / f"small{number}", requests) as small:
+                for _ in range(SECONDS):
+                    pairs.append((await rate(large, requests), await rate(small, requests)))
+        memory[await published_size(large)] = servers.resident_mib(pid)
+    ratio = sum(a for a, _ in pairs) / sum(b for _, b in pairs)
+    return [
+        Row(
+            f"AppendBatch of {BATCH}, from {SMALL:,} entries on",
+            statistics.mean(b for _, b in pairs),
+            "entries/s",
+            "1.00",
+            "",
+        ),
+        Row(
+            f"AppendBatch of {BATCH}, from {LARGE:,} entries on, in turn",
+            statistics.mean(a for a, _ in pairs),
+            "entries/s",
+            f"{ratio:.2f} of those",
+            "0.90",
+        ),
+        *(
+            Row(f"server memory at {size:,} entries", m, "MiB", "", "flat")
+            for size, m in memory.items()
+        ),
+    ]
 
-        async def append(seconds: float) -> tuple[float, float]:
-            started = time.perf_counter()
-            rate = BATCH * await calls_per_second(
-                log, "AppendBatch", requests, in_flight=IN_FLIGHT, seconds=seconds
-            )
-            return rate, rate * (time.perf_counter() - started)
 
-        while await published_size(log) < FIRST:
-            await append(0.01)
-        size = 0
-        while size < TOTAL:
-            rates, ceilings, done = [], [], 0.0
-            while done < MILLION:
-                ceilings.append(hashing_ceiling())
-                rate, appended = await append(1.0)
-                rates.append(rate)
-                done += appended
-            await asyncio.sleep(1.2)  # the last of them are published
-            size = await published_size(log)
-            rate, ceiling = sum(rates) / len(rates), sum(ceilings) / len(ceilings)
-            windows.append(Window(size, rate, rate / ceiling, servers.resident_mib(pid)))
-    first, middle, last = windows[0], windows[len(windows) // 2], windows[-1]
-    rows = []
-    for what, window in (("first", first), ("middle", middle), ("last", last)):
-        flat = f"{window.of_ceiling / first.of_ceiling:.2f} of the first, by the ceiling"
-        rows.append(
-            Row(
-                f"AppendBatch, {what} million up to {window.end:,} entries",
-                window.rate,
-                "entries/s",
-                flat,
-                "0.90",
-            )
-        )
-    for what, window in (("first", first), ("middle", middle), ("last", last)):
-        rows.append(
-            Row(f"server memory after the {what} of these", window.memory_mib, "MiB", "", "flat")
-        )
-    return rows
+async def grow(target: str, requests: Iterator[bytes], size: int) -> None:
+    """Append until the log has published so many entries."""
+    while (missing := size - await published_size(target)) > 0:
+        await rate(target, requests, seconds=min(1.0, max(0.01, missing / 250_000)))
+
+
+async def rate(target: str, requests: Iterator[bytes], *, seconds: float = 1.0) -> float:
+    """Entries a second that are appended durably."""
+    return BATCH * await calls_per_second(
+        target, "AppendBatch", requests, in_flight=IN_FLIGHT, seconds=seconds
+    )
+
+
+@contextlib.asynccontextmanager
+async def small_log(directory: Path, requests: Iterator[bytes]) -> AsyncIterator[str]:
+    """A log of its own process, of ten thousand entries."""
+    with servers.log(directory) as (target, _):
+        await grow(target, requests, SMALL)
+        yield target
