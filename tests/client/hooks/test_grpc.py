@@ -1,0 +1,189 @@
+"""The interceptors on real servers and channels, over sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.audit.producer import ALICE
+from tests.client.audit_server import producer, until
+from tests.client.hooks.conftest import Told
+from tests.client.test_producer import Taker
+from tlog.client import Producer
+from tlog.client.hooks.act import Act
+from tlog.client.hooks.grpc_client import AuditClientInterceptor
+from tlog.client.hooks.grpc_server import AioAuditInterceptor, AuditInterceptor
+
+SHAPES = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+
+
+class Sync:
+    """What is asked for decides what happens."""
+
+    def one(self, request: Any, context: Any) -> bytes:
+        asked = request if isinstance(request, bytes) else b"".join(request)
+        if asked == b"deny":
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
+        if asked == b"crash":
+            raise KeyError(ALICE)
+        if asked == b"missing":
+            context.set_code(grpc.StatusCode.NOT_FOUND)
+        return asked
+
+    def many(self, request: Any, context: Any) -> Iterator[bytes]:
+        yield self.one(request, context)
+        yield b"last"
+
+
+class Aio:
+    async def one(self, request: Any, context: Any) -> bytes:
+        asked = request if isinstance(request, bytes) else b"".join([r async for r in request])
+        if asked == b"deny":
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
+        if asked == b"crash":
+            raise KeyError(ALICE)
+        if asked == b"missing":
+            context.set_code(grpc.StatusCode.NOT_FOUND)
+        return asked
+
+    async def many(self, request: Any, context: Any) -> AsyncIterator[bytes]:
+        yield await self.one(request, context)
+        yield b"last"
+
+
+def handlers(service: Any) -> grpc.GenericRpcHandler:
+    made = {
+        shape: getattr(grpc, f"{shape}_rpc_method_handler")(
+            service.many if shape.endswith("stream") else service.one
+        )
+        for shape in SHAPES
+    }
+    return grpc.method_handlers_generic_handler("shop.Customers", made)
+
+
+def describe(method: str, request: Any, context: Any) -> Act | None:
+    if request == b"health":
+        return None
+    purpose = {} if request == b"wrong" else {"purpose": "support"}
+    return Act("access.read", purpose, [ALICE])
+
+
+@contextlib.contextmanager
+def sync_served(shop: Producer) -> Iterator[str]:
+    server = grpc.server(ThreadPoolExecutor(2), interceptors=[AuditInterceptor(shop, describe)])
+    server.add_generic_rpc_handlers((handlers(Sync()),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@contextlib.asynccontextmanager
+async def aio_served(shop: Producer) -> AsyncIterator[str]:
+    server = grpc.aio.server(interceptors=[AioAuditInterceptor(shop, describe)])
+    server.add_generic_rpc_handlers((handlers(Aio()),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
+def ask(channel: Any, shape: str, asked: bytes) -> tuple[str, list[bytes]]:
+    """The code and the answers."""
+    call = getattr(channel, shape)(f"/shop.Customers/{shape}")
+    try:
+        answer = call(iter([asked]) if shape.startswith("stream") else asked, timeout=10)
+        return "OK", [answer] if isinstance(answer, bytes) else list(answer)
+    except grpc.RpcError as error:
+        return error.code().name, []
+
+
+EXPECTED = [
+    (b"show", "OK", "success", {"code": "OK"}),
+    (b"deny", "PERMISSION_DENIED", "denied", {"code": "PERMISSION_DENIED"}),
+    (b"crash", "UNKNOWN", "failure", {"code": "OK", "error": "KeyError"}),
+    (b"missing", "NOT_FOUND", "failure", {"code": "NOT_FOUND"}),
+]
+
+
+def check(events: list[dict[str, Any]], shape: str, expected: Any) -> None:
+    (event,) = events
+    _, _, outcome, details = expected
+    assert event["outcome"] == outcome
+    assert details.items() <= event["details"].items()
+    assert event["action"] == f"shop.Customers/{shape}"
+    assert event["subjects"] == [ALICE]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_sync_server(shop: Producer, told: Told, shape: str) -> None:
+    with sync_served(shop) as target, grpc.insecure_channel(target) as channel:
+        for expected in EXPECTED:
+            before = len(told())
+            assert ask(channel, shape, expected[0])[0] == expected[1]
+            check(told()[before:], shape, expected)
+        if shape.startswith("unary"):
+            before = len(told())
+            assert ask(channel, shape, b"health")[1][0] == b"health"
+            assert ask(channel, shape, b"wrong") == ("UNKNOWN", [])  # no record, no answer
+            assert len(told()) == before
+        assert ask(channel, "unary_unary", b"x")[0] == "OK"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_an_aio_server(shop: Producer, told: Told, shape: str) -> None:
+    def grown(since: int) -> bool:
+        return len(told()) > since
+
+    async with aio_served(shop) as target:
+
+        def calls() -> None:
+            with grpc.insecure_channel(target) as channel:
+                for expected in EXPECTED:
+                    before = len(told())
+                    assert ask(channel, shape, expected[0])[0] == expected[1]
+                    # An abort of grpc.aio is sent before its handler ends.
+                    until(functools.partial(grown, before))
+                    check(told()[before:], shape, expected)
+                if shape.startswith("unary"):
+                    before = len(told())
+                    assert ask(channel, shape, b"health")[1][0] == b"health"
+                    assert ask(channel, shape, b"wrong") == ("UNKNOWN", [])
+                    assert len(told()) == before
+
+        await asyncio.to_thread(calls)
+
+
+def test_methods_that_are_not_served_are_nobodys(shop: Producer, told: Told) -> None:
+    with sync_served(shop) as target, grpc.insecure_channel(target) as channel:
+        call: Any = channel.unary_unary(f"/shop.Customers/{ALICE}")
+        with pytest.raises(grpc.RpcError, match="not found"):
+            call(b"x", timeout=10)
+    assert not told()
+
+
+def test_a_client(tmp_path: Any, shop: Producer, told: Told) -> None:
+    def outward(method: str, request: Any) -> Act | None:
+        return describe(method, request, None)
+
+    with (
+        producer(Taker(), tmp_path, spool=tmp_path / "other") as other,
+        sync_served(other) as target,
+        grpc.insecure_channel(target) as plain,
+    ):
+        channel = grpc.intercept_channel(plain, AuditClientInterceptor(shop, outward))
+        for expected in EXPECTED:
+            before = len(told())
+            assert ask(channel, "unary_unary", expected[0])[0] == expected[1]
+            event = told()[-1]
+            assert len(told()) == before + 1
+            assert (event["outcome"], event["details"]) == (expected[2], {"code": expected[1]})
+        assert ask(channel, "unary_unary", b"health") == ("OK", [b"health"])
+        assert len(told()) == len(EXPECTED)
