@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from tests.audit.authority import Station, settings_of
 from tlog.audit import StampError, stamp_store, stamper, verify_stamp
+from tlog.audit.authorities import load_settings
 from tlog.audit.stamp_store import Due, StampStore
 from tlog.audit.stamper import Stamper, stamping
 from tlog.audit.stamps import StampTime
@@ -36,6 +39,7 @@ INTERVAL = 0.05
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stamper, "PAUSE", 0.02)
     monkeypatch.setattr(stamper, "MAX_PAUSE", 0.05)
+    monkeypatch.setattr(stamper, "PACE", 0.0)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -194,6 +198,24 @@ async def test_what_waits_survives_a_restart(
         assert list(running.status) == ["one"]
     with contextlib.closing(StampStore(directory, create=False)) as store:
         assert store.tally("two").waiting == 0
+
+
+async def test_who_is_back_is_not_flooded(
+    directory: Path, stations: tuple[Station, Station], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = stations
+    two.away = True
+    async with stamped(directory) as (log, running):
+        for number in range(3):
+            await log.append_published([b"%d" % number])
+            await until(lambda: running.status["one"].tally.size == log.tree_size)
+        monkeypatch.setattr(stamper, "PACE", 0.2)
+        two.away = False
+        await until(lambda: running.status["two"].tally.stamped > 0)
+        began = time.monotonic()
+        await until(lambda: running.status["two"].tally.waiting == 0)
+        assert time.monotonic() - began > 0.3
+    assert len(verified(directory, one, two)) == 6
 
 
 async def test_a_liar_is_away(
@@ -382,6 +404,21 @@ async def test_settings_that_are_not_understood(
         async with stamped(directory):
             raise AssertionError("opened")
     assert isinstance(caught.value, StampError) or "address" in says
+
+
+def test_the_settings_that_the_readme_shows(tmp_path: Path) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```toml\n(.*?)^```$", readme, re.M | re.S)
+    (shown,) = (block for block in blocks if "[[authority]]" in block)
+    station = Station(tmp_path / "timestamps")
+    for made, named in (("tsa.pem", "example-tsa.pem"), ("root.pem", "example-ca.pem")):
+        (station.directory / made).rename(station.directory / named)
+    (tmp_path / "timestamps.toml").write_text(shown)
+    read = load_settings(tmp_path)
+    assert read is not None
+    assert read.interval == 3600
+    expected = replace(station.authority, name="example", url="https://tsa.example/tsr")
+    assert read.authorities == (expected,)
 
 
 async def test_no_settings(directory: Path) -> None:

@@ -34,6 +34,8 @@ from tlog.log import Head, Log, Unavailable
 # Seconds until an authority, or a disk, that failed is asked again: the first, and at most.
 PAUSE = 5.0
 MAX_PAUSE = 600.0
+# Seconds between two requests to one authority: one that is back is not flooded with what waited.
+PACE = 1.0
 
 Published = Callable[[int], Awaitable[Head]]
 """Waits until a published head has at least so many entries, and gives the latest.
@@ -146,9 +148,10 @@ class Stamper:
 
     async def _queue(self, due: Due) -> None:
         await self._blocking(partial(self._store.queue, due, self._names))
+        for queued in self._queued.values():
+            queued.set()
         for name in self._names:
             await self._tell(name)
-            self._queued[name].set()
 
     async def _drain(self, authority: Authority, way: TimeStamper) -> None:
         """Have an authority stamp what waits for it."""
@@ -175,6 +178,7 @@ class Stamper:
                     _log.info("time-stamps again", log=self._name, authority=authority.name)
                 status.last_error = ""
                 pause = PAUSE
+                await asyncio.sleep(PACE)
 
     async def _stamp(self, authority: Authority, way: TimeStamper, due: Due) -> None:
         request = make_request(due.note)
