@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.audit.casework import happened
+from tests.audit.producer import CATALOGUE
+from tlog.audit import EventRefused
 from tlog.audit.calendar import Calendar, CalendarError, california
 from tlog.audit.cases import CaseEvent, read_cases
 from tlog.audit.deadlines import RULES, Duty, Rule, Status, Terms, Unit, find_deadlines
@@ -75,6 +77,32 @@ def test_what_was_not_read_in_a_source_is_printed_as_a_setting() -> None:
         "11 CCR 7021(a), as a request to know",
         "11 CCR 7021(b), as a request to know",
     }
+
+
+def test_every_type_of_the_catalogue_but_the_opt_in_has_a_deadline() -> None:
+    check = CATALOGUE.claims["request_type"].check
+    assert check is not None
+    with pytest.raises(EventRefused) as refusal:
+        check("request_type", "")
+    types = str(refusal.value).removeprefix("request_type: one of ").split(", ")
+    assert set(types) - {"opt_in"} == {each for rule in RULES for each in rule.request_types}
+
+
+def test_what_cases_are_read_from_is_public_in_the_catalogue() -> None:
+    read = {
+        "request.received": ["request_id", "request_type", "channel", "jurisdiction"],
+        "request.acknowledged": ["request_id"],
+        "request.verification_requested": ["request_id"],
+        "request.verified": ["request_id", "jurisdiction"],
+        "request.extended": ["request_id", "reason", "extended_until"],
+        "request.denied": ["request_id", "denial_basis"],
+        "request.partially_denied": ["request_id", "denial_basis"],
+        "request.fulfilled": ["request_id"],
+        "request.withdrawn": ["request_id"],
+        "optout.applied": ["request_id", "system"],
+    }
+    for kind, claims in read.items():
+        assert CATALOGUE.types[kind, 1].public.keys() >= set(claims), kind
 
 
 def test_business_days_are_printed_as_a_setting_with_their_version() -> None:

@@ -229,6 +229,7 @@ def test_json_gives_every_figure_back() -> None:
     assert read["no_jurisdiction"] == {"value": 3, "entries": [11, 37, 43]}
     assert read["findings"] == GOLDEN["findings"]
     assert read["grounds"] == dict(GROUNDS)
+    assert read["california"] == ["US-CA"]
 
 
 def test_csv_gives_every_figure_back() -> None:
@@ -326,6 +327,7 @@ def test_the_page_says_what_the_report_says() -> None:
         "Read from the first 51 entries of the log. To be published by July 1, 2027.",
         "Requests to opt-out of sale/sharing",
         "insuf_verification: not_verifiable",
+        "Requests without a jurisdiction; California is US-CA",
         "portability: 1",
         *GOLDEN["findings"],
     ):

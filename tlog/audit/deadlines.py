@@ -247,7 +247,7 @@ def _deadline(case: Case, receipt: CaseEvent, rule: Rule, terms: Terms, today: d
         status, ended = _duty(case, rule.duty, due, terms.zone)
         if ended is None:
             status = _open(due, today, terms.margin)
-            if status is not Status.DUE and rule.duty is Duty.ANSWER:
+            if status is not Status.DUE and rule.longest:
                 notes += _unverified(case, rule)
         elif status is Status.MET and (recorded := day_of(ended.received_at, terms.zone)) > due:
             notes.append(f"entry {ended.index} was recorded on {recorded}, after the last day")
@@ -279,7 +279,9 @@ def _due(case: Case, rule: Rule, received: date, terms: Terms) -> tuple[date, li
     if rule.longest:
         due, notes = _extended(case, rule, received, due, terms.zone)
     if terms.roll_over and rule.duty is not Duty.WAIT:
-        due = terms.calendar.next_business_day(due)
+        last, due = due, terms.calendar.next_business_day(due)
+        if due != last:
+            notes.append(f"rolled over from {last}, as this tenant sets it")
     return due, notes
 
 

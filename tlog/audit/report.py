@@ -90,6 +90,7 @@ class Report:
 
     Attributes:
         size: of the tree that was read.
+        californian: the jurisdictions that are California.
         figures: by population, kind (a key of `KINDS`), and name.
         left_out: requests of types that 7102 does not ask for, by type.
         nowhere: requests that name no jurisdiction: among all individuals, not in California.
@@ -101,6 +102,7 @@ class Report:
     size: int
     counted_by: CountedBy
     grounds: Mapping[str, Ground]
+    californian: tuple[str, ...]
     figures: Mapping[Population, Mapping[str, Mapping[str, Figure]]]
     left_out: Mapping[str, Figure]
     nowhere: Figure
@@ -179,6 +181,7 @@ def make_report(
         size=size,
         counted_by=counted_by,
         grounds=grounds,
+        californian=tuple(sorted(home)),
         figures={
             population: {
                 kind: _figures(

@@ -74,6 +74,7 @@ def to_json(report: Report) -> str:
             "tree_size": report.size,
             "counted_by": report.counted_by,
             "grounds": dict(report.grounds),
+            "california": list(report.californian),
             "figures": {
                 population: {
                     kind: {name: _figure(figure) for name, figure in figures.items()}
@@ -86,7 +87,6 @@ def to_json(report: Report) -> str:
             "findings": list(report.findings),
         },
         ensure_ascii=False,
-        indent=2,
     )
 
 
@@ -125,7 +125,7 @@ def to_html(report: Report) -> str:
             _list("Grounds, as this business reads the bases for denial", grounds),
             _list("Requests of other types received, which are not counted above", others),
             _list(
-                "Requests without a jurisdiction, not counted as California",
+                f"Requests without a jurisdiction; California is {', '.join(report.californian)}",
                 [str(report.nowhere.value)],
             ),
             _list("Findings", report.findings),
