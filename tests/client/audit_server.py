@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 
 from tests.audit.producer import CATALOGUE, SHOP, TENANT
 from tlog.audit import Event, EventRefused, open_event
+from tlog.audit.jws import parse_jws
 from tlog.client import Producer
 from tlog.notes import Signer, VerifierKey, save_signer
 from tlog.v1 import audit_pb2 as pb
@@ -61,6 +62,8 @@ class AuditDouble(audit_pb2_grpc.AuditServiceServicer):
         try:
             if not self.registered:
                 raise EventRefused("register it first", field=UNKNOWN_KEY)
+            if parse_jws(sd_jwt.partition("~")[0]).kid != self.vkey.label:
+                raise EventRefused("it was valid until yesterday", field=UNKNOWN_KEY)
             event = open_event(sd_jwt, self.vkey, tenant=TENANT, catalogue=CATALOGUE)
             if event.type.name in self.poisoned:
                 raise EventRefused("not here", field="type")

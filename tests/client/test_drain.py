@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.audit.producer import signer_of
 from tests.client import audit_server as double_server
-from tests.client.audit_server import AuditDouble, producer, served, until
+from tests.client.audit_server import AuditDouble, key_file, producer, served, until
 from tlog.client import Producer, Refusal
 from tlog.client import drain as drains
 
@@ -96,6 +97,21 @@ def test_a_producer_that_is_not_known_waits_until_it_is(tmp_path: Path) -> None:
         assert shop.flush(20)
     assert double.seqs() == [1, 2, 3, 4, 5]
     assert not (tmp_path / "spool" / "refused.jsonl").exists()
+
+
+def test_what_an_old_key_signed_too_late_does_not_hold_back_the_new_one(tmp_path: Path) -> None:
+    with producer("127.0.0.1:1", tmp_path) as shop:
+        record(shop, 3)
+    rotated = signer_of(seed=2)
+    (tmp_path / "new").mkdir()
+    key = key_file(tmp_path / "new", rotated)
+    double = AuditDouble(rotated.vkey)
+    with served(double) as target, producer(target, tmp_path, key=key) as shop:
+        record(shop, 2)
+        assert shop.flush(20)
+    assert double.seqs() == [4, 5]
+    lines = (tmp_path / "spool" / "refused.jsonl").read_text().splitlines()
+    assert [json.loads(line)["seq"] for line in lines] == [1, 2, 3]
 
 
 def test_batches_that_are_too_large_are_halved(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 An answer that is lost, a server that is away or too busy: the same events are sent again, for as
 long as it takes. An event that can never be recorded is set aside in the spool's `refused.jsonl`,
 and told. A refusal that concerns the producer, not the event, holds everything back instead: the
-events stay where they are until somebody registers the key, or corrects the address.
+events stay where they are until somebody registers the key, or corrects the address. But what an
+old key signed, and came too late for it, does not hold back what the new one signs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Final, Protocol
 import grpc
 import structlog
 
+from tlog.audit.jws import parse_jws
+from tlog.audit.sdjwt import split
 from tlog.client.errors import ClientError, Refused, VerificationError
 from tlog.client.frames import Frame
 from tlog.client.spool import Spool
@@ -28,8 +31,8 @@ BATCH_BYTES: Final = 1 << 20
 LONGEST_PAUSE: Final = 30.0
 TIDY_SECONDS: Final = 5.0
 """How long delivered events stay on the disk, at most, when nothing follows them."""
-# The producer is not known, or asks another tenant's log: no event of its would fare better.
-_HOLDING = frozenset({"jws.header.kid", "tenant"})
+# The fields of refusals that concern the producer.
+_KEY, _TENANT = "jws.header.kid", "tenant"
 _TOO_LARGE = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED})
 
 _log = structlog.get_logger(__name__)
@@ -93,6 +96,7 @@ class Drain:
     Args:
         spool: closed by the caller, after the drain.
         sink: closed by the drain.
+        kid: label of the key that signs now.
         on_refused: told of each event that is set aside, on the drain's thread.
     """
 
@@ -101,10 +105,12 @@ class Drain:
         spool: Spool,
         sink: EventSink,
         *,
+        kid: str,
         on_refused: Callable[[Refusal], None] | None = None,
     ) -> None:
         self._spool = spool
         self._sink = sink
+        self._kid = kid
         self._on_refused = on_refused
         self._most = BATCH_EVENTS
         self._stopping = threading.Event()
@@ -164,7 +170,7 @@ class Drain:
         settled = 0
         for frame, outcome in zip(frames, outcomes, strict=True):
             if isinstance(outcome, Declined):
-                if outcome.field in _HOLDING:
+                if self._holds(frame, outcome):
                     held = outcome
                     break
                 refused.append((frame, outcome))
@@ -182,6 +188,13 @@ class Drain:
                 f"nothing of this producer is recorded: {held.field}: {held.reason}. The events "
                 "wait in the spool"
             )
+
+    def _holds(self, frame: Frame, outcome: Declined) -> bool:
+        """Whether the events after this one would fare no better."""
+        if outcome.field != _KEY:
+            return outcome.field == _TENANT
+        jws, _ = split(frame.data.decode("ascii"))
+        return parse_jws(jws).kid == self._kid
 
     def _failed(self, error: Exception) -> None:
         problem = str(error) or type(error).__name__

@@ -101,7 +101,9 @@ class Producer:
         )
         try:
             sink = AuditServiceSink(target, log=log) if isinstance(target, str) else target
-            self._drain = Drain(self.spool, sink, on_refused=on_refused)
+            self._drain = Drain(
+                self.spool, sink, kid=self._signer.vkey.label, on_refused=on_refused
+            )
         except BaseException:
             self.spool.close()
             raise
