@@ -14,21 +14,15 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from tests.audit.authority import Station, settings_of
 from tlog.audit import StampError, stamp_store, stamper, verify_stamp
 from tlog.audit.authorities import load_settings
-from tlog.audit.stamp_store import Due, StampStore
+from tlog.audit.stamp_store import StampStore
 from tlog.audit.stamper import Stamper, stamping
-from tlog.audit.stamps import StampTime
 from tlog.log import Log, LogConfig, create_log
 from tlog.remote import time_stampers
 
@@ -371,7 +365,7 @@ async def test_kill_9_between_token_and_store(
     assert len(one.asked) == (2 if when == "after" else 3)
 
 
-# ---- settings and database that cannot be used ----
+# ---- settings ----
 
 
 @pytest.mark.parametrize(
@@ -430,112 +424,3 @@ async def test_no_settings(directory: Path) -> None:
     ):
         assert running is None
     assert not (directory / "stamps.db").exists()
-
-
-def test_a_database_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(StampError, match="has no time-stamps"):
-        StampStore(tmp_path, create=False)
-    (tmp_path / "stamps.db").write_bytes(b"not a database, but long enough to be read as one" * 9)
-    with pytest.raises(StampError, match="not a database. If it is damaged"):
-        StampStore(tmp_path, create=True)
-    (tmp_path / "stamps.db").unlink()
-    StampStore(tmp_path, create=True).close()
-    with contextlib.closing(sqlite3.connect(tmp_path / "stamps.db")) as database:
-        database.execute("PRAGMA user_version = 7")
-    for create in (True, False):
-        with pytest.raises(StampError, match="of version 7, this reads 1"):
-            StampStore(tmp_path, create=create)
-
-
-def test_a_full_queue_keeps_the_oldest_and_the_newest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stamp_store, "MAX_WAITING", 4)
-    with contextlib.closing(StampStore(tmp_path, create=True)) as store:
-        for size in range(1, 11):
-            store.queue(Due(size, b"note %d" % size, size * 10.0), ["one", "two"])
-            if size in {5, 6}:  # the other one is not away
-                due = store.next("two")
-                assert due == Due(size, b"note %d" % size, size * 10.0)
-        waits = []
-        while (due := store.next("one")) is not None:
-            waits.append(due.size)
-            store._db.execute("DELETE FROM waiting WHERE authority='one' AND size=?", (due.size,))
-        assert waits == [10, 3, 2, 1]
-        assert store.tally("two").waiting == 4
-        assert store.tally("two").since == 10.0
-        newest = store.newest()
-        assert newest is not None
-        assert newest.size == 10
-        kept = store._db.execute("SELECT size FROM checkpoints ORDER BY size").fetchall()
-        assert kept == [(1,), (2,), (3,), (10,)]
-
-
-class StoreMachine(RuleBasedStateMachine):
-    """The store against dictionaries, closed and opened at any time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scratch = TemporaryDirectory()
-        self.store = StampStore(Path(self.scratch.name), create=True)
-        self.size = 0
-        self.waiting: dict[str, list[int]] = {"one": [], "two": []}
-        self.stamps: dict[str, dict[int, float]] = {"one": {}, "two": {}}
-
-    @rule(grown=st.integers(1, 5))
-    def queue(self, grown: int) -> None:
-        self.size += grown
-        self.store.queue(Due(self.size, b"%d" % self.size, float(self.size)), ["one", "two"])
-        for name, sizes in self.waiting.items():
-            if len(sizes) == 3:
-                sizes.pop()
-            sizes.append(self.size)
-            assert self.store.tally(name).waiting == len(sizes)
-
-    @rule(name=st.sampled_from(["one", "two"]), at=st.integers(0, 20))
-    def keep(self, name: str, at: int) -> None:
-        due = self.store.next(name)
-        if due is None:
-            assert not self.waiting[name]
-            return
-        assert due.size == self.waiting[name].pop()
-        assert due.note == b"%d" % due.size
-        self.stamps[name][due.size] = at
-        time = datetime.fromtimestamp(at, UTC)
-        self.store.keep(name, due.size, b"answer", StampTime(time, None, 1, time))
-
-    @rule()
-    def reopen(self) -> None:
-        self.store.close()
-        self.store = StampStore(Path(self.scratch.name), create=False)
-        self.store.expect(["one", "two"])
-
-    @rule(name=st.sampled_from(["one", "two"]), index=st.integers(0, 30))
-    def look(self, name: str, index: int) -> None:
-        stamps, waiting = self.stamps[name], self.waiting[name]
-        after = [(at, size) for size, at in stamps.items() if size > index]
-        before = [size for size in stamps if size <= index]
-        including, excluding = self.store.including(index, name), self.store.excluding(index, name)
-        assert (including and including.size) == (min(after)[1] if after else None)
-        assert (excluding and excluding.size) == (max(before) if before else None)
-        assert self.store.tally(name) == stamp_store.Tally(
-            stamped=len(stamps),
-            size=max(stamps, default=0),
-            waiting=len(waiting),
-            since=float(waiting[0]) if waiting else None,
-        )
-        newest = self.store.newest()
-        assert (newest and newest.size) == (self.size or None)
-        listed = [(stamp.size, stamp.authority) for stamp in self.store.all()]
-        assert listed == sorted((size, name) for name in self.stamps for size in self.stamps[name])
-
-    def teardown(self) -> None:
-        self.store.close()
-        self.scratch.cleanup()
-
-
-def test_the_store_against_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stamp_store, "MAX_WAITING", 3)
-    run_state_machine_as_test(
-        StoreMachine, settings=settings(max_examples=20, stateful_step_count=25, deadline=None)
-    )
