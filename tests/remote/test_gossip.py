@@ -25,6 +25,7 @@ from tlog.remote import (
     gossip_connections,
 )
 from tlog.serve import Logs, grpc_server, http_server
+from tlog.serve.handlers import generic_handler
 from tlog.serve.witness_http import witness_http_server
 from tlog.serve.witness_service import witness_grpc_server
 from tlog.store.heads import HeadStore, Swap
@@ -333,6 +334,45 @@ async def test_somebody_else_at_a_peers_address_is_not_gossiped_with(tmp_path: P
         assert "is not witness.example/1" in one.gossip.silent["witness.example/1"]
 
 
+async def test_who_claims_a_peers_key_but_does_not_hold_it_is_not_gossiped_with(
+    tmp_path: Path,
+) -> None:
+    first, second, third = places(tmp_path, 3)
+    asked: list[str] = []
+
+    class Impostor:
+        """Says whatever the true witness says, but for what only its key can say."""
+
+        def __getattr__(self, name: str) -> object:
+            async def answer(request: object, context: object) -> object:
+                asked.append(name)
+                if name != "GetWitness":
+                    return pb.GossipResponse(checkpoints=[LOG.note(12)])
+                proof = await WitnessClient(third.url)._peer.call(
+                    "GetWitness",
+                    pb.GetWitnessRequest(vkey=third.vkeys[0], challenge=request.challenge),  # type: ignore[attr-defined]
+                    pb.GetWitnessResponse,
+                )
+                return pb.GetWitnessResponse(
+                    name="witness.example/1", vkeys=second.vkeys, proof=proof.proof
+                )
+
+            return answer
+
+    service = pb.DESCRIPTOR.services_by_name["WitnessService"]
+    impostor = grpc.aio.server()
+    impostor.add_generic_rpc_handlers((generic_handler(service, Impostor()),))
+    impostor.add_insecure_port(f"127.0.0.1:{second.port}")
+    await impostor.start()
+    async with first.served() as one, third.served():
+        await one.witness.add_checkpoint(*LOG.request(0, 9))
+        await one.gossip.round()
+        assert "is not witness.example/1" in one.gossip.silent["witness.example/1"]
+        assert one.gossip.latest(LOG.origin) == LOG.note(9)
+    await impostor.stop(None)
+    assert set(asked) == {"GetWitness"}
+
+
 async def test_peers_that_hang_hang_up_or_talk_nonsense_are_silence(tmp_path: Path) -> None:
     first, second = places(tmp_path, 2)
 
@@ -386,7 +426,7 @@ def test_bad_peers_are_refused(tmp_path: Path) -> None:
 
 async def test_nobody_there(tmp_path: Path) -> None:
     client = WitnessClient(f"grpc://127.0.0.1:{free_port()}")
-    for ask in (client.witness, client.status, client.conflicts):
+    for ask in (lambda: client.identify(VKEYS[0]), client.status, client.conflicts):
         with pytest.raises(RemoteError, match="UNAVAILABLE"):
             await ask()
     await client.aclose()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 
+import grpc
+
+from tlog.notes import VerifierKey
 from tlog.remote.addresses import Address, AddressError, parse_address
-from tlog.remote.grpc import GrpcPeer
+from tlog.remote.grpc import GrpcPeer, RemoteRefusal
 from tlog.remote.http import RemoteError
 from tlog.remote.logs import RemoteLogs
 from tlog.v1 import witness_pb2 as pb
-from tlog.witness import MAX_MESSAGE_SIZE, PeerConfig
+from tlog.witness import CHALLENGE_SIZE, MAX_MESSAGE_SIZE, PeerConfig, proves_identity
 
 MAX_ANSWER_SIZE = MAX_MESSAGE_SIZE + (1 << 20)
 """A full message of gossip, and what encodes it."""
@@ -32,13 +36,16 @@ class WitnessClient:
         self._url = url
         self._peer = GrpcPeer(_grpc_address(url).target, _SERVICE, limit=MAX_ANSWER_SIZE)
 
-    async def witness(self) -> pb.GetWitnessResponse:
-        """Who it says it is.
+    async def identify(self, vkey: VerifierKey) -> bool:
+        """Whether it proves that it holds the key.
 
         Raises:
-            RemoteError: it does not answer; so do all methods.
+            RemoteError: it does not answer, or it has no such key; so do all methods.
         """
-        return await self._peer.call("GetWitness", pb.GetWitnessRequest(), pb.GetWitnessResponse)
+        challenge = secrets.token_bytes(CHALLENGE_SIZE)
+        request = pb.GetWitnessRequest(vkey=str(vkey), challenge=challenge)
+        answer = await self._peer.call("GetWitness", request, pb.GetWitnessResponse)
+        return proves_identity(vkey, challenge, answer.proof)
 
     async def submit(self, note: bytes) -> pb.SubmitCheckpointResponse:
         """Bring a head that was seen elsewhere.
@@ -74,16 +81,16 @@ class WitnessClient:
 
 
 class RemotePeer:
-    """The port `tlog.witness.Peer`: a witness that says it is the one that was configured.
+    """The port `tlog.witness.Peer`: a witness that holds the key that was configured.
 
-    That is no proof: whoever answers at the address can say so, and sees the heads that it is
-    sent, which are public. It finds a wrong address or a restart under another name before the
-    gossip is taken for that of this peer; what a peer brings is believed for the log's signatures
-    alone, whoever it is.
+    It proves it before each exchange, with a signature over a challenge. Without TLS somebody in
+    between may pass the challenge on, and sees the heads, which are public; what a peer brings is
+    believed for the log's signatures alone, whoever it is.
     """
 
     def __init__(self, peer: PeerConfig) -> None:
         self._peer = peer
+        self._vkey = VerifierKey.parse(peer.vkey)
         self._client = WitnessClient(peer.url)
 
     async def exchange(
@@ -94,7 +101,13 @@ class RemotePeer:
         Raises:
             RemoteError: it does not answer, or is somebody else.
         """
-        if self._peer.vkey not in (await self._client.witness()).vkeys:
+        try:
+            known = await self._client.identify(self._vkey)
+        except RemoteRefusal as refusal:
+            if refusal.code is not grpc.StatusCode.INVALID_ARGUMENT:
+                raise
+            known = False  # it says itself that it does not have the key
+        if not known:
             raise RemoteError(f"who answers at {self._peer.url} is not {self._peer.name}")
         return await self._client.gossip(heads, conflicts)
 

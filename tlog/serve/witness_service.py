@@ -81,8 +81,12 @@ class WitnessService:
     async def GetWitness(
         self, request: pb.GetWitnessRequest, context: Context
     ) -> pb.GetWitnessResponse:
-        vkeys = [str(vkey) for vkey in self._witness.vkeys]
-        return pb.GetWitnessResponse(name=self._witness.config.name, vkeys=vkeys)
+        asked = request.vkey or request.challenge
+        return pb.GetWitnessResponse(
+            name=self._witness.config.name,
+            vkeys=map(str, self._witness.vkeys),
+            proof=self._witness.prove_identity(request.vkey, request.challenge) if asked else b"",
+        )
 
     async def GetWitnessStatus(
         self, request: pb.GetWitnessStatusRequest, context: Context

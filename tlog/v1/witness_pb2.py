@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tlog/v1/witness.proto\x12\x07tlog.v1\"W\n\x14\x41\x64\x64\x43heckpointRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x19\n\x11\x63onsistency_proof\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\"-\n\x15\x41\x64\x64\x43heckpointResponse\x12\x14\n\x0c\x63osignatures\x18\x01 \x01(\x0c\"!\n\x0c\x43osignedSize\x12\x11\n\ttree_size\x18\x01 \x01(\x04\"r\n\x12SignSubtreeRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\x12\x19\n\x11\x63onsistency_proof\x18\x04 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\"+\n\x13SignSubtreeResponse\x12\x14\n\x0c\x63osignatures\x18\x01 \x01(\x0c\"3\n\x1cGetCosignedCheckpointRequest\x12\x13\n\x0borigin_hash\x18\x01 \x01(\x0c\"3\n\x1dGetCosignedCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"-\n\x17SubmitCheckpointRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"T\n\x18SubmitCheckpointResponse\x12%\n\x07verdict\x18\x01 \x01(\x0e\x32\x14.tlog.v1.HeadVerdict\x12\x11\n\tconflicts\x18\x02 \x03(\x0c\"7\n\rGossipRequest\x12\x13\n\x0b\x63heckpoints\x18\x01 \x03(\x0c\x12\x11\n\tconflicts\x18\x02 \x03(\x0c\"8\n\x0eGossipResponse\x12\x13\n\x0b\x63heckpoints\x18\x01 \x03(\x0c\x12\x11\n\tconflicts\x18\x02 \x03(\x0c\"\x16\n\x14ListConflictsRequest\"*\n\x15ListConflictsResponse\x12\x11\n\tconflicts\x18\x01 \x03(\x0c\"\x13\n\x11GetWitnessRequest\"1\n\x12GetWitnessResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05vkeys\x18\x02 \x03(\t\"\x19\n\x17GetWitnessStatusRequest\"\xab\x01\n\x18GetWitnessStatusResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04logs\x18\x02 \x03(\x0b\x32\x15.tlog.v1.WitnessedLog\x12\"\n\x05peers\x18\x03 \x03(\x0b\x32\x13.tlog.v1.GossipPeer\x12\'\n\x08unproven\x18\x04 \x03(\x0b\x32\x15.tlog.v1.UnprovenHead\x12\x0f\n\x07problem\x18\x05 \x01(\t\"a\n\x0cWitnessedLog\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x16\n\ttree_size\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06\x66rozen\x18\x03 \x01(\t\x12\x0b\n\x03url\x18\x04 \x01(\tB\x0c\n\n_tree_size\"+\n\nGossipPeer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"h\n\x0cUnprovenHead\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x13\n\x0blatest_size\x18\x03 \x01(\x04\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\r\x12\x0e\n\x06reason\x18\x05 \x01(\t*\x8e\x01\n\x0bHeadVerdict\x12\x1c\n\x18HEAD_VERDICT_UNSPECIFIED\x10\x00\x12\x16\n\x12HEAD_VERDICT_KNOWN\x10\x01\x12\x14\n\x10HEAD_VERDICT_NEW\x10\x02\x12\x18\n\x14HEAD_VERDICT_CLAIMED\x10\x03\x12\x19\n\x15HEAD_VERDICT_CONFLICT\x10\x04\x32\x96\x05\n\x0eWitnessService\x12N\n\rAddCheckpoint\x12\x1d.tlog.v1.AddCheckpointRequest\x1a\x1e.tlog.v1.AddCheckpointResponse\x12H\n\x0bSignSubtree\x12\x1b.tlog.v1.SignSubtreeRequest\x1a\x1c.tlog.v1.SignSubtreeResponse\x12\x66\n\x15GetCosignedCheckpoint\x12%.tlog.v1.GetCosignedCheckpointRequest\x1a&.tlog.v1.GetCosignedCheckpointResponse\x12W\n\x10SubmitCheckpoint\x12 .tlog.v1.SubmitCheckpointRequest\x1a!.tlog.v1.SubmitCheckpointResponse\x12\x39\n\x06Gossip\x12\x16.tlog.v1.GossipRequest\x1a\x17.tlog.v1.GossipResponse\x12N\n\rListConflicts\x12\x1d.tlog.v1.ListConflictsRequest\x1a\x1e.tlog.v1.ListConflictsResponse\x12\x45\n\nGetWitness\x12\x1a.tlog.v1.GetWitnessRequest\x1a\x1b.tlog.v1.GetWitnessResponse\x12W\n\x10GetWitnessStatus\x12 .tlog.v1.GetWitnessStatusRequest\x1a!.tlog.v1.GetWitnessStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tlog/v1/witness.proto\x12\x07tlog.v1\"W\n\x14\x41\x64\x64\x43heckpointRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x19\n\x11\x63onsistency_proof\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\"-\n\x15\x41\x64\x64\x43heckpointResponse\x12\x14\n\x0c\x63osignatures\x18\x01 \x01(\x0c\"!\n\x0c\x43osignedSize\x12\x11\n\ttree_size\x18\x01 \x01(\x04\"r\n\x12SignSubtreeRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\x12\x19\n\x11\x63onsistency_proof\x18\x04 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\"+\n\x13SignSubtreeResponse\x12\x14\n\x0c\x63osignatures\x18\x01 \x01(\x0c\"3\n\x1cGetCosignedCheckpointRequest\x12\x13\n\x0borigin_hash\x18\x01 \x01(\x0c\"3\n\x1dGetCosignedCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"-\n\x17SubmitCheckpointRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"T\n\x18SubmitCheckpointResponse\x12%\n\x07verdict\x18\x01 \x01(\x0e\x32\x14.tlog.v1.HeadVerdict\x12\x11\n\tconflicts\x18\x02 \x03(\x0c\"7\n\rGossipRequest\x12\x13\n\x0b\x63heckpoints\x18\x01 \x03(\x0c\x12\x11\n\tconflicts\x18\x02 \x03(\x0c\"8\n\x0eGossipResponse\x12\x13\n\x0b\x63heckpoints\x18\x01 \x03(\x0c\x12\x11\n\tconflicts\x18\x02 \x03(\x0c\"\x16\n\x14ListConflictsRequest\"*\n\x15ListConflictsResponse\x12\x11\n\tconflicts\x18\x01 \x03(\x0c\"4\n\x11GetWitnessRequest\x12\x0c\n\x04vkey\x18\x01 \x01(\t\x12\x11\n\tchallenge\x18\x02 \x01(\x0c\"@\n\x12GetWitnessResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05vkeys\x18\x02 \x03(\t\x12\r\n\x05proof\x18\x03 \x01(\x0c\"\x19\n\x17GetWitnessStatusRequest\"\xab\x01\n\x18GetWitnessStatusResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04logs\x18\x02 \x03(\x0b\x32\x15.tlog.v1.WitnessedLog\x12\"\n\x05peers\x18\x03 \x03(\x0b\x32\x13.tlog.v1.GossipPeer\x12\'\n\x08unproven\x18\x04 \x03(\x0b\x32\x15.tlog.v1.UnprovenHead\x12\x0f\n\x07problem\x18\x05 \x01(\t\"a\n\x0cWitnessedLog\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x16\n\ttree_size\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06\x66rozen\x18\x03 \x01(\t\x12\x0b\n\x03url\x18\x04 \x01(\tB\x0c\n\n_tree_size\"+\n\nGossipPeer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"h\n\x0cUnprovenHead\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x13\n\x0blatest_size\x18\x03 \x01(\x04\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\r\x12\x0e\n\x06reason\x18\x05 \x01(\t*\x8e\x01\n\x0bHeadVerdict\x12\x1c\n\x18HEAD_VERDICT_UNSPECIFIED\x10\x00\x12\x16\n\x12HEAD_VERDICT_KNOWN\x10\x01\x12\x14\n\x10HEAD_VERDICT_NEW\x10\x02\x12\x18\n\x14HEAD_VERDICT_CLAIMED\x10\x03\x12\x19\n\x15HEAD_VERDICT_CONFLICT\x10\x04\x32\x96\x05\n\x0eWitnessService\x12N\n\rAddCheckpoint\x12\x1d.tlog.v1.AddCheckpointRequest\x1a\x1e.tlog.v1.AddCheckpointResponse\x12H\n\x0bSignSubtree\x12\x1b.tlog.v1.SignSubtreeRequest\x1a\x1c.tlog.v1.SignSubtreeResponse\x12\x66\n\x15GetCosignedCheckpoint\x12%.tlog.v1.GetCosignedCheckpointRequest\x1a&.tlog.v1.GetCosignedCheckpointResponse\x12W\n\x10SubmitCheckpoint\x12 .tlog.v1.SubmitCheckpointRequest\x1a!.tlog.v1.SubmitCheckpointResponse\x12\x39\n\x06Gossip\x12\x16.tlog.v1.GossipRequest\x1a\x17.tlog.v1.GossipResponse\x12N\n\rListConflicts\x12\x1d.tlog.v1.ListConflictsRequest\x1a\x1e.tlog.v1.ListConflictsResponse\x12\x45\n\nGetWitness\x12\x1a.tlog.v1.GetWitnessRequest\x1a\x1b.tlog.v1.GetWitnessResponse\x12W\n\x10GetWitnessStatus\x12 .tlog.v1.GetWitnessStatusRequest\x1a!.tlog.v1.GetWitnessStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tlog.v1.witness_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HEADVERDICT']._serialized_start=1312
-  _globals['_HEADVERDICT']._serialized_end=1454
+  _globals['_HEADVERDICT']._serialized_start=1360
+  _globals['_HEADVERDICT']._serialized_end=1502
   _globals['_ADDCHECKPOINTREQUEST']._serialized_start=34
   _globals['_ADDCHECKPOINTREQUEST']._serialized_end=121
   _globals['_ADDCHECKPOINTRESPONSE']._serialized_start=123
@@ -60,19 +60,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCONFLICTSRESPONSE']._serialized_start=744
   _globals['_LISTCONFLICTSRESPONSE']._serialized_end=786
   _globals['_GETWITNESSREQUEST']._serialized_start=788
-  _globals['_GETWITNESSREQUEST']._serialized_end=807
-  _globals['_GETWITNESSRESPONSE']._serialized_start=809
-  _globals['_GETWITNESSRESPONSE']._serialized_end=858
-  _globals['_GETWITNESSSTATUSREQUEST']._serialized_start=860
-  _globals['_GETWITNESSSTATUSREQUEST']._serialized_end=885
-  _globals['_GETWITNESSSTATUSRESPONSE']._serialized_start=888
-  _globals['_GETWITNESSSTATUSRESPONSE']._serialized_end=1059
-  _globals['_WITNESSEDLOG']._serialized_start=1061
-  _globals['_WITNESSEDLOG']._serialized_end=1158
-  _globals['_GOSSIPPEER']._serialized_start=1160
-  _globals['_GOSSIPPEER']._serialized_end=1203
-  _globals['_UNPROVENHEAD']._serialized_start=1205
-  _globals['_UNPROVENHEAD']._serialized_end=1309
-  _globals['_WITNESSSERVICE']._serialized_start=1457
-  _globals['_WITNESSSERVICE']._serialized_end=2119
+  _globals['_GETWITNESSREQUEST']._serialized_end=840
+  _globals['_GETWITNESSRESPONSE']._serialized_start=842
+  _globals['_GETWITNESSRESPONSE']._serialized_end=906
+  _globals['_GETWITNESSSTATUSREQUEST']._serialized_start=908
+  _globals['_GETWITNESSSTATUSREQUEST']._serialized_end=933
+  _globals['_GETWITNESSSTATUSRESPONSE']._serialized_start=936
+  _globals['_GETWITNESSSTATUSRESPONSE']._serialized_end=1107
+  _globals['_WITNESSEDLOG']._serialized_start=1109
+  _globals['_WITNESSEDLOG']._serialized_end=1206
+  _globals['_GOSSIPPEER']._serialized_start=1208
+  _globals['_GOSSIPPEER']._serialized_end=1251
+  _globals['_UNPROVENHEAD']._serialized_start=1253
+  _globals['_UNPROVENHEAD']._serialized_end=1357
+  _globals['_WITNESSSERVICE']._serialized_start=1505
+  _globals['_WITNESSSERVICE']._serialized_end=2167
 # @@protoc_insertion_point(module_scope)

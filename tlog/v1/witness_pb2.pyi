@@ -396,12 +396,21 @@ class GetWitnessRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    VKEY_FIELD_NUMBER: _builtins.int
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    vkey: _builtins.str
+    """The verifier key whose possession it is to prove; empty for none."""
+    challenge: _builtins.bytes
+    """32 random bytes to sign with it; empty if no proof is asked for."""
     def __init__(
         self,
+        *,
+        vkey: _builtins.str = ...,
+        challenge: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "vkey", b"vkey"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -415,8 +424,13 @@ class GetWitnessResponse(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VKEYS_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name under which it cosigns."""
+    proof: _builtins.bytes
+    """Bare signature over "tlog.v1 witness identity", newline, the key's name and ID (name+hex),
+    newline and the challenge; empty if none was asked for.
+    """
     @_builtins.property
     def vkeys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Its verifier keys (c2sp.org/signed-note)."""
@@ -426,10 +440,11 @@ class GetWitnessResponse(_message.Message):
         *,
         name: _builtins.str = ...,
         vkeys: _abc.Iterable[_builtins.str] | None = ...,
+        proof: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "vkeys", b"vkeys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "proof", b"proof", "vkeys", b"vkeys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -133,7 +133,7 @@ class WitnessServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetWitness(self, request, context):
-        """GetWitness tells the witness's name and verifier keys.
+        """GetWitness tells the witness's name and verifier keys, and proves that it holds one of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,7 @@ class WitnessServiceStub:
     ListConflicts: _grpc.UnaryUnaryMultiCallable[_witness_pb2.ListConflictsRequest, _witness_pb2.ListConflictsResponse]
     """ListConflicts gives the evidence of split views that this witness has."""
     GetWitness: _grpc.UnaryUnaryMultiCallable[_witness_pb2.GetWitnessRequest, _witness_pb2.GetWitnessResponse]
-    """GetWitness tells the witness's name and verifier keys."""
+    """GetWitness tells the witness's name and verifier keys, and proves that it holds one of them."""
     GetWitnessStatus: _grpc.UnaryUnaryMultiCallable[_witness_pb2.GetWitnessStatusRequest, _witness_pb2.GetWitnessStatusResponse]
     """GetWitnessStatus tells its operator how it does: logs, peers, and what is not settled."""
 
@@ -90,7 +90,7 @@ class WitnessServiceAsyncStub(WitnessServiceStub):
     ListConflicts: _aio.UnaryUnaryMultiCallable[_witness_pb2.ListConflictsRequest, _witness_pb2.ListConflictsResponse]  # type: ignore[assignment]
     """ListConflicts gives the evidence of split views that this witness has."""
     GetWitness: _aio.UnaryUnaryMultiCallable[_witness_pb2.GetWitnessRequest, _witness_pb2.GetWitnessResponse]  # type: ignore[assignment]
-    """GetWitness tells the witness's name and verifier keys."""
+    """GetWitness tells the witness's name and verifier keys, and proves that it holds one of them."""
     GetWitnessStatus: _aio.UnaryUnaryMultiCallable[_witness_pb2.GetWitnessStatusRequest, _witness_pb2.GetWitnessStatusResponse]  # type: ignore[assignment]
     """GetWitnessStatus tells its operator how it does: logs, peers, and what is not settled."""
 
@@ -160,7 +160,7 @@ class WitnessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _witness_pb2.GetWitnessRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_witness_pb2.GetWitnessResponse, _abc.Awaitable[_witness_pb2.GetWitnessResponse]]:
-        """GetWitness tells the witness's name and verifier keys."""
+        """GetWitness tells the witness's name and verifier keys, and proves that it holds one of them."""
 
     @_abc_1.abstractmethod
     def GetWitnessStatus(

@@ -46,6 +46,7 @@ from tlog.witness.evidence import EvidenceStore
 from tlog.witness.exchange import MAX_MESSAGE_SIZE, Peer
 from tlog.witness.gossip import Gossip
 from tlog.witness.head import Inconsistency, OnInconsistent, contradicts
+from tlog.witness.identity import CHALLENGE_SIZE, proves_identity
 from tlog.witness.limits import GossipLimits
 from tlog.witness.logs import (
     FreezeReason,
@@ -71,6 +72,7 @@ from tlog.witness.sightings import Head, Unproven, Verdict
 from tlog.witness.witness import Witness, hash_origin
 
 __all__ = [
+    "CHALLENGE_SIZE",
     "MAX_BODY_SIZE",
     "MAX_CONFLICT_SIZE",
     "MAX_MESSAGE_SIZE",
@@ -116,6 +118,7 @@ __all__ = [
     "parse_add_checkpoint",
     "parse_conflict",
     "parse_sign_subtree",
+    "proves_identity",
     "rekey",
     "remove",
     "set_url",

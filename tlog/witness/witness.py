@@ -44,6 +44,7 @@ from tlog.witness.errors import (
     Unprocessable,
 )
 from tlog.witness.head import CosignedHead, Inconsistency, OnInconsistent, contradicts
+from tlog.witness.identity import prove_identity
 from tlog.witness.logs import FreezeReason, LogList, TrustedLog
 from tlog.witness.rates import Rates
 from tlog.witness.requests import check_hashes, check_sizes
@@ -190,6 +191,10 @@ class Witness:
         deciding.add_done_callback(self._done)
         # Else a caller who hangs up would end the log's turn in the middle of a commit.
         return await asyncio.shield(deciding)
+
+    def prove_identity(self, vkey: str, challenge: bytes) -> bytes:
+        """See `tlog.witness.identity`."""
+        return prove_identity(self._signers, vkey, challenge)
 
     async def sign_subtree(
         self, start: int, end: int, root_hash: bytes, proof: Sequence[bytes], note: bytes
