@@ -97,6 +97,7 @@ def test_what_is_not_declared_public_is_personal(tmp_path: Path, taker: Taker) -
         ("access.read", {"purpose": f"asked by {ALICE}"}, "purpose"),
         ("access.read", {"purpose": 7}, "purpose"),
         ("access.read", READ | {"tenant": "other"}, "tenant"),
+        ("access.read", READ | {"type": "access.search"}, "type"),
         ("access.read", READ | {"producer_seq": 7}, "producer_seq"),
         ("access.read", READ | {"schema_version": 2}, "schema_version"),
         ("access.read", READ | {"details": object()}, ""),
@@ -161,16 +162,38 @@ def test_threads(tmp_path: Path, taker: Taker) -> None:
 
 
 def test_a_child_of_a_fork_is_told(tmp_path: Path, taker: Taker) -> None:
+    def told(call: Any) -> bool:
+        try:
+            call()
+        except SpoolError as error:
+            return "fork" in str(error)
+        return False
+
     with producer(taker, tmp_path) as shop:
+        held, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with shop.spool._changed:
+                held.set()
+                done.wait()
+
+        # Another thread is recording at that moment: in the child, its lock is never let go.
+        other = threading.Thread(target=hold)
+        other.start()
+        held.wait()
         child = os.fork()
         if not child:
-            code = 1
-            try:
-                shop.record("access.read", **READ)
-            except SpoolError as error:
-                shop.close()
-                code = 42 if "fork" in str(error) else 2
-            os._exit(code)
+            threading.Timer(10, os._exit, [3]).start()
+            calls = [
+                lambda: shop.record("access.read", **READ),
+                lambda: shop.operation("access.read", **READ).__enter__(),
+                shop.flush,
+            ]
+            worked = [told(call) for call in calls]
+            shop.close()
+            os._exit(42 if all(worked) else 2)
+        done.set()
+        other.join()
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
         assert shop.record("access.read", **READ).seq == 1
 

@@ -34,7 +34,9 @@ Subject = str | Mapping[str, Any]
 """A data subject: its identifier, or its claims, of which `id` is the identifier."""
 
 # What an event says of itself; a caller's claim of the same name would be lost.
-_OWN = frozenset({"schema_version", "tenant", "producer_id", "producer_seq", "_sd_alg", "_sd"})
+_OWN = frozenset(
+    {"type", "schema_version", "tenant", "producer_id", "producer_seq", "_sd_alg", "_sd"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,8 @@ class Producer:
 
     def close(self, *, timeout: float = 0.0) -> None:
         """Give the server this many seconds, and stop; what it does not have stays in the spool."""
+        if self.spool.forked:
+            return
         if timeout:
             self.flush(timeout)
         self._drain.close()

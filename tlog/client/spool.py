@@ -184,14 +184,14 @@ class Spool:
 
     def check(self) -> None:
         """Raise what `append` would raise now for a record of moderate size."""
+        self._check_process()
         with self._changed:
             self._check()
             self._check_room(_MODERATE)
 
     @contextlib.contextmanager
     def _entered(self) -> Iterator[None]:
-        if os.getpid() != self._pid:
-            raise SpoolError("a spool does not survive a fork: make a new producer in the child")
+        self._check_process()
         thread = threading.get_ident()
         if thread in self._inside:
             # A signal came while its thread was recording: the locks are its own, and held.
@@ -201,6 +201,15 @@ class Spool:
             yield
         finally:
             self._inside.discard(thread)
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that opened it: then its locks are nobody's."""
+        return os.getpid() != self._pid
+
+    def _check_process(self) -> None:
+        if self.forked:
+            raise SpoolError("a spool does not survive a fork: make a new producer in the child")
 
     def _check(self) -> None:
         if self._handle < 0:
@@ -309,7 +318,12 @@ class Spool:
             self._changed.notify_all()
 
     def wait_delivered(self, timeout: float | None) -> bool:
-        """Wait until all that was appended before this call is delivered; whether it is."""
+        """Wait until all that was appended before this call is delivered; whether it is.
+
+        Raises:
+            SpoolError: it was opened before a fork.
+        """
+        self._check_process()
         with self._changed:
             last = self._next
             return self._changed.wait_for(lambda: self._cursor >= last, timeout)
@@ -408,7 +422,7 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the directory; again, do nothing. What was not delivered is kept."""
-        if os.getpid() != self._pid or self._handle < 0:
+        if self.forked or self._handle < 0:
             return
         _OPEN.discard(self)
         try:
