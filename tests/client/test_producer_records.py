@@ -1,0 +1,87 @@
+"""Producers and the true records layer, over a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from tests.audit.producer import ALICE, signer_of
+from tests.audit.tenant import registration, tenant, types, values
+from tests.client.audit_server import key_file, producer, until
+from tlog.audit import EventRefused
+from tlog.audit.records import Outcome, Records
+from tlog.client import Producer
+from tlog.v1 import audit_pb2 as pb
+from tlog.v1 import audit_pb2_grpc
+
+READ: dict[str, Any] = {"purpose": "support"}
+
+
+class Face(audit_pb2_grpc.AuditServiceServicer):
+    def __init__(self, records: Records) -> None:
+        self.records = records
+
+    async def Record(self, request: Any, context: Any) -> pb.RecordResponse:  # noqa: N802
+        outcomes = await self.records.accept(request.events)
+        return pb.RecordResponse(outcomes=map(said, outcomes))
+
+
+def said(outcome: Outcome) -> pb.RecordOutcome:
+    if isinstance(outcome, EventRefused):
+        refused = pb.RefusedEvent(field=outcome.field, reason=str(outcome))
+        return pb.RecordOutcome(refused=refused)
+    return pb.RecordOutcome(recorded=pb.RecordedEvent(index=outcome.index))
+
+
+@contextlib.asynccontextmanager
+async def served(records: Records, port: int = 0) -> AsyncIterator[str]:
+    server = grpc.aio.server()
+    audit_pb2_grpc.add_AuditServiceServicer_to_server(Face(records), server)
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
+def record(shop: Producer, count: int) -> None:
+    for _ in range(count):
+        shop.record("access.read", subject=ALICE, **READ, actor="eve")
+
+
+async def test_from_the_call_to_the_log(tmp_path: Path) -> None:
+    """Through an outage, and a key that is registered late: once each, in order, and no gap."""
+    late = signer_of("late", 7)
+    key = key_file(tmp_path, late)
+    async with tenant(tmp_path) as records:
+        async with served(records) as target:
+            port = int(target.rpartition(":")[2])
+            shop = await asyncio.to_thread(producer, target, tmp_path, key=key)
+            await asyncio.to_thread(record, shop, 3)
+            await asyncio.to_thread(until, lambda: "register it first" in shop.problem)
+            await records.record(registration(late))
+            assert await asyncio.to_thread(shop.flush, 30)
+        await asyncio.to_thread(record, shop, 3)
+        async with served(records, port):
+            assert await asyncio.to_thread(shop.flush, 30)
+            await asyncio.to_thread(shop.close)
+        assert types(records, 2) == ["producer.registered", *["access.read"] * 6]
+        assert [records.read(index).payload["producer_seq"] for index in range(3, 9)] == [
+            *range(1, 7)
+        ]
+        assert values(records, 8) == [{"actor": "eve"}, {"id": ALICE}]
+
+
+async def test_a_spool_that_is_lost_is_seen_by_the_log(tmp_path: Path) -> None:
+    """Numbers that come again are recorded, and told: a producer cannot begin anew in silence."""
+    async with tenant(tmp_path) as records, served(records) as target:
+        for name in ("spool", "another"):
+            shop = await asyncio.to_thread(producer, target, tmp_path, spool=tmp_path / name)
+            await asyncio.to_thread(record, shop, 2)
+            assert await asyncio.to_thread(shop.flush, 30)
+            await asyncio.to_thread(shop.close)
+        assert sorted(types(records, 4)) == [*["access.read"] * 2, *["log.gap_detected"] * 2]
