@@ -197,6 +197,8 @@ class Transport:
             try:
                 async with asyncio.timeout_at(patience):
                     await channel.channel_ready()
+            except grpc.aio.UsageError:  # closed meanwhile, as is told below
+                pass
             except TimeoutError:
                 raise Unreachable(
                     f"nothing listens at {self.target}: start one with `tlog serve DIR`, or check "
