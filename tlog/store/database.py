@@ -61,7 +61,8 @@ class Database:
         self._read_only = read_only
         self._unusable: str | None = "it is closed"
         # Held by `sync` and by closing: RocksDB must not be closed below a running sync.
-        self._open_lock = threading.Lock()
+        # Reentrant, for those that reopen while they hold it.
+        self._open_lock = threading.RLock()
         self._db: Rdict | None = None
         self._families: dict[str, Rdict] = {}
         self._handles: dict[str, ColumnFamily] = {}
@@ -81,18 +82,19 @@ class Database:
             StoreFull: there is no room to open it. What was open for reading stays so.
             StoreError: it did not open. The store is closed.
         """
-        if self._db is not None and not self._read_only:
-            check_room(self._database)
-        self.close()
-        # rocksdict would make the directory; and a database without CURRENT is an empty one.
-        if not (self._database / "CURRENT").is_file():
-            raise StoreMissing(f"{self._database}: {self._MISSING}")
-        self._start(create=False)
-        try:
-            self._load()
-        except BaseException:
+        with self._open_lock:
+            if self._db is not None and not self._read_only:
+                check_room(self._database)
             self.close()
-            raise
+            # rocksdict would make the directory; and a database without CURRENT is an empty one.
+            if not (self._database / "CURRENT").is_file():
+                raise StoreMissing(f"{self._database}: {self._MISSING}")
+            self._start(create=False)
+            try:
+                self._load()
+            except BaseException:
+                self.close()
+                raise
 
     def _start(self, *, create: bool) -> None:
         try:
