@@ -236,7 +236,7 @@ async def test_all_that_is_derived_comes_back_from_the_log(tmp_path: Path) -> No
         events += [signed(access(event_id=event_id), seq, TILL) for seq in (1, 1, 3)]
         await records.accept(events)
         # An entry that is no record is skipped.
-        await records.log.submit([b"not a record"])
+        await records.log.sequencer.submit([b"not a record"])
         await records.accept([signed(access(), 4, TILL)])
         assert records._state is not None
         registry = records._state.registry

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -214,7 +215,7 @@ async def test_heads_of_two_sizes_are_settled_by_the_log(tmp_path: Path, scheme:
     )
     async with contextlib.AsyncExitStack() as stack:
         log = await stack.enter_async_context(Log.opened(tmp_path / "log"))
-        server = {"grpc": grpc_server, "http": http_server}[scheme]
+        server: Any = {"grpc": grpc_server, "http": http_server}[scheme]
         port = await stack.enter_async_context(server(Logs([log]), "127.0.0.1:0"))
         node = await stack.enter_async_context(place.served())
         client = WitnessClient(place.url)

@@ -29,6 +29,8 @@ event sent again is found by its id. Everything but keys and parts is derived fr
 tenant's key of the epoch; survives an erasure, as the record of a request must (11 CCR 7101).
 Erasable class: HMAC under the subject's own random key, and dies with it. The type says which.
 
+**A tenant** (`tenancy`, imported by name as well) lies in the directory of its log, with its keys.
+
 **Requests.** What the law asks to be known of them is reckoned from public claims alone, by pure
 functions that are imported by name (they load calendars): `cases` reads what became of each,
 `deadlines` by when it had to, over the business days of `calendar`, and `report` counts a year,

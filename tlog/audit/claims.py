@@ -175,6 +175,9 @@ _SIMPLE: Final[dict[str, Check]] = {
     "sha256": _pattern(_SHA256, "a SHA-256 hash in lowercase hex", 64),
 }
 
+check_producer_name: Final[Check] = _SIMPLE["name"]
+"""The check of the name of a producer, or of a tenant."""
+
 check_identifier: Final[Check] = _string(512)
 """The check of a subject's identifier."""
 

@@ -2,7 +2,8 @@
 
 The room's `__init__` tells the order of the steps and why a kill between any two of them loses and
 duplicates nothing. `Records` runs them in rounds, one at a time: what comes in during a round is
-the next one. The log MUST be the records layer's alone: entries that are no records are skipped.
+the next one. The log is the records layer's alone, and refuses the appends of others: what a record
+says of an index is said before the record has it. Entries that are no records are skipped.
 """
 
 from __future__ import annotations
@@ -156,6 +157,10 @@ class Records:
         Raises:
             AuditError, StoreError, LogError: the two cannot be reconciled.
         """
+        log.reserved = (
+            f"{log.name} is a records log, which takes signed events only: send them with "
+            "AuditService.Record (tlog.client.Producer), or append to another log"
+        )
         records = cls(
             log,
             vault,
@@ -307,7 +312,7 @@ class Records:
         store.write([*this.sealing.puts, *this.marks()])  # step 3
         await loop.run_in_executor(None, store.sync)
         this.sealing.done()
-        placed = await self.log.submit(this.leaves)  # step 4
+        placed = await self.log.sequencer.submit(this.leaves)  # step 4
         state.registry, state.size = this.registry, placed[-1] + 1
         store.write(this.unmarks(placed))  # step 5
         if state.size - state.saved >= SNAPSHOT_EVERY:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from typing import Final, NamedTuple, Self
@@ -40,7 +43,7 @@ class Verifiers:
     def __init__(self, processes: int) -> None:
         # Not forked: this process has threads, and databases open.
         self._pool: ProcessPoolExecutor | None = ProcessPoolExecutor(
-            processes, multiprocessing.get_context("spawn")
+            processes, multiprocessing.get_context("spawn"), initializer=_follow_parent
         )
 
     def __enter__(self) -> Self:
@@ -97,6 +100,22 @@ class Checks:
                 except BrokenExecutor as error:
                     self._lost(error)
         return at < len(self._right) and self._right[at]
+
+
+def _follow_parent() -> None:
+    """In a process that verifies: end when its parent does, killed or not, and never before.
+
+    Ctrl-C reaches both of them, and the parent finishes what it accepted.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101 -- it was spawned
+
+    def follow() -> None:
+        parent.join()
+        os._exit(0)
+
+    threading.Thread(target=follow, name="tlog-follow", daemon=True).start()
 
 
 def verify_all(claims: Sequence[Claim | None]) -> list[bool]:

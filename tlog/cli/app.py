@@ -23,6 +23,7 @@ from tlog.cli.mirror import mirror
 from tlog.cli.monitor import monitor
 from tlog.cli.options import Verbs
 from tlog.cli.prove import prove
+from tlog.cli.records import records
 from tlog.cli.serve import serve
 from tlog.cli.verify import verify
 from tlog.cli.witness import witness
@@ -60,7 +61,7 @@ def cli() -> None:
 for _verb in (
     *(init, serve, append, checkpoint, prove, verify, entries, logs),
     *(log, audit, monitor, fsck, witness),
-    mirror,
+    *(mirror, records),
     completion,
 ):
     cli.add_command(_verb)

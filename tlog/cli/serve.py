@@ -13,8 +13,9 @@ from tlog.cli.options import DIRECTORY, Verb, output_option
 from tlog.cli.output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from tlog.audit.records import Records
     from tlog.cli.settings import ServerSettings
     from tlog.log import Connect, Log
 
@@ -48,7 +49,7 @@ def serve(
     A log with a file DIR/policy (see tlog init --policy) asks its witnesses to cosign, and
     publishes what a quorum has cosigned. While the quorum is away, appends stay durable. One with a
     file DIR/timestamps.toml has its checkpoints stamped by the authorities in it (see tlog log
-    stamps), and never waits for them.
+    stamps), and never waits for them. A records log (see tlog records) takes signed events only.
 
     Ctrl-C or SIGTERM stops gracefully: what was accepted is finished and published, and the exit
     code is 0. A second signal stops at once. Port 0 takes a free port.
@@ -77,19 +78,23 @@ async def _serve(settings: ServerSettings, out: Output) -> None:
         connect = await stack.enter_async_context(connections())
         opened = [await _open(stack, directory, connect) for directory in settings.logs]
         logs = Logs(opened)
+        records = await _open_records(stack, settings.logs, opened)
         stampers = {}
         ways = await stack.enter_async_context(time_stampers())
         for directory, log in zip(settings.logs, opened, strict=True):
             stamper = await stack.enter_async_context(stamping(directory, log, ways))
             if stamper is not None:
                 stampers[log.name] = stamper.status
-        grpc_port = await stack.enter_async_context(grpc_server(logs, settings.grpc))
+        grpc_port = await stack.enter_async_context(
+            grpc_server(logs, settings.grpc, records=records)
+        )
         http_port = await stack.enter_async_context(
             http_server(logs, settings.http, stamps=stampers)
         )
         _ready(
             settings.logs,
             opened,
+            records,
             out,
             grpc=listening(settings.grpc, grpc_port),
             http=listening(settings.http, http_port),
@@ -113,12 +118,41 @@ async def _open(stack: contextlib.AsyncExitStack, directory: Path, connect: Conn
         raise CommandError(f"{directory}: {error}", exit_code(error) or Exit.FAILED) from None
 
 
+async def _open_records(
+    stack: contextlib.AsyncExitStack, directories: Sequence[Path], logs: Sequence[Log]
+) -> dict[str, Records]:
+    """Open the records of those that are records logs, by the log's name."""
+    from tlog.audit.tenancy import holds_records, recording
+    from tlog.notes import passphrase_from_environment
+
+    keeping = [each for each in zip(directories, logs, strict=True) if holds_records(each[0])]
+    if not keeping:
+        return {}
+    from tlog.audit.verifying import Verifiers
+
+    # One process beside this one doubles what is verified: signatures cost most.
+    verifiers = stack.enter_context(Verifiers(1))
+    passphrase = passphrase_from_environment()
+    return {
+        log.name: await stack.enter_async_context(
+            recording(directory, log, passphrase=passphrase, verifiers=verifiers)
+        )
+        for directory, log in keeping
+    }
+
+
 def _ready(
-    directories: Sequence[Path], logs: Sequence[Log], out: Output, *, grpc: str, http: str
+    directories: Sequence[Path],
+    logs: Sequence[Log],
+    records: Mapping[str, Records],
+    out: Output,
+    *,
+    grpc: str,
+    http: str,
 ) -> None:
     lines = [
         f"log   {log.name}  origin {log.origin}  {log.tree_size} entries  in {directory}"
-        f"{_witnesses(log)}"
+        f"{_witnesses(log)}{_records(records.get(log.name))}"
         for directory, log in zip(directories, logs, strict=True)
     ]
     out.result(
@@ -132,6 +166,7 @@ def _ready(
                 "directory": str(directory),
                 "tree_size": log.tree_size,
                 "vkeys": list(map(str, log.vkeys)),
+                "tenant": records[log.name].tenant if log.name in records else None,
             }
             for directory, log in zip(directories, logs, strict=True)
         ],
@@ -143,3 +178,7 @@ def _witnesses(log: Log) -> str:
         return ""
     count = len(log.cosigners.policy.witnesses)
     return f"\n      published with quorum {log.cosigners.policy.quorum!r} of {count} witnesses"
+
+
+def _records(records: Records | None) -> str:
+    return "" if records is None else f"\n      records of {records.tenant}"

@@ -39,6 +39,10 @@ class Overloaded(LogError):
         self.retry_after = retry_after
 
 
+class Reserved(LogError):
+    """The log belongs to a layer above it, which alone appends to it."""
+
+
 class Unavailable(LogError):
     """The log does not take entries now: its disk refused, or it is shutting down."""
 

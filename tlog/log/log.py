@@ -16,7 +16,7 @@ import structlog
 
 from tlog.log.config import LogConfig
 from tlog.log.cosigners import Cosigner, Cosigners
-from tlog.log.errors import LogError, OutOfRange, StateRefused
+from tlog.log.errors import LogError, OutOfRange, Reserved, StateRefused
 from tlog.log.head import Head
 from tlog.log.policy import FILE_NAME as POLICY
 from tlog.log.policy import load_policy, policy_of
@@ -137,6 +137,8 @@ class Log:
         cosigners: its witnesses, None when its policy asks for none.
         reader: entries and proofs. Sizes given to it must have passed `published_size`.
         scrubber: re-hashes what is stored, None when its settings say never.
+        reserved: why `submit` refuses, for a log whose layer above appends by the sequencer itself;
+            empty when anybody may append.
     """
 
     def __init__(
@@ -152,6 +154,7 @@ class Log:
     ) -> None:
         self.config = config
         self.vkeys = tuple(signer.vkey for signer in signers)
+        self.reserved = ""
         self._store = store
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"tlog-{config.name}")
         state = recover(store, self.vkeys)
@@ -319,7 +322,13 @@ class Log:
         return size or published
 
     def submit(self, entries: Sequence[bytes]) -> Accepted:
-        """Accept entries; await the answer for their indices. See `Sequencer.submit`."""
+        """Accept entries; await the answer for their indices. See `Sequencer.submit`.
+
+        Raises:
+            Reserved: the log is a layer's above it.
+        """
+        if self.reserved:
+            raise Reserved(self.reserved, field="log")
         return self.sequencer.submit(entries)
 
     async def append_published(self, entries: Sequence[bytes]) -> list[Receipt]:

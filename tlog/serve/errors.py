@@ -14,6 +14,7 @@ from tlog.log import (
     LogError,
     OutOfRange,
     Overloaded,
+    Reserved,
     ShuttingDown,
     StateRefused,
     Unavailable,
@@ -27,6 +28,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (UnknownLog, grpc.StatusCode.NOT_FOUND),
     (EntryNotFound, grpc.StatusCode.NOT_FOUND),
     (OutOfRange, grpc.StatusCode.OUT_OF_RANGE),
+    (Reserved, grpc.StatusCode.PERMISSION_DENIED),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (ShuttingDown, grpc.StatusCode.UNAVAILABLE),
     (Unavailable, grpc.StatusCode.FAILED_PRECONDITION),
@@ -47,9 +49,9 @@ def code_of(error: Exception) -> grpc.StatusCode:
     return grpc.StatusCode.INTERNAL
 
 
-def rich_status(error: Exception) -> grpc.Status:
-    """A refusal as a gRPC status with details that a program can act on."""
-    code = code_of(error)
+def rich_status(error: Exception, code: grpc.StatusCode | None = None) -> grpc.Status:
+    """A refusal as a gRPC status with details that a program can act on; its own code, if none."""
+    code = code or code_of(error)
     status = status_pb2.Status(code=code.value[0], message=str(error))
     if (detail := _detail(error)) is not None:
         packed = any_pb2.Any()

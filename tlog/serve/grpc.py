@@ -1,27 +1,45 @@
-"""The gRPC server of logs."""
+"""The gRPC server of logs, and of the records in them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
+from tlog.serve.audit_service import AuditService, audit_status
 from tlog.serve.grpc_listener import grpc_listener
 from tlog.serve.handlers import generic_handler
 from tlog.serve.log_service import LogService
 from tlog.serve.logs import Logs
-from tlog.v1 import log_pb2
+from tlog.v1 import audit_pb2, log_pb2
+
+if TYPE_CHECKING:
+    from tlog.audit.records import Records
 
 # A batch of 16,384 entries of 2 KiB.
 MAX_MESSAGE_BYTES = 32 << 20
 
-_SERVICE = log_pb2.DESCRIPTOR.services_by_name["LogService"]
+_LOGS = log_pb2.DESCRIPTOR.services_by_name["LogService"]
+_RECORDS = audit_pb2.DESCRIPTOR.services_by_name["AuditService"]
 
 
-def grpc_server(logs: Logs, address: str) -> AbstractAsyncContextManager[int]:
-    """Serve the logs over gRPC: see `grpc_listener`. On leaving, endless calls are ended."""
+def grpc_server(
+    logs: Logs, address: str, *, records: Mapping[str, Records] | None = None
+) -> AbstractAsyncContextManager[int]:
+    """Serve the logs over gRPC: see `grpc_listener`. On leaving, endless calls are ended.
+
+    Args:
+        logs: the logs.
+        address: HOST:PORT.
+        records: those of the records logs among them, by the log's name.
+    """
     service = LogService(logs)
+    audit = AuditService(logs, records or {})
     return grpc_listener(
-        _SERVICE,
-        generic_handler(_SERVICE, service),
+        {
+            _LOGS.full_name: generic_handler(_LOGS, service),
+            _RECORDS.full_name: generic_handler(_RECORDS, audit, status_of=audit_status),
+        },
         address,
         max_message_bytes=MAX_MESSAGE_BYTES,
         drain=service.drain,

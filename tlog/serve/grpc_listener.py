@@ -1,12 +1,11 @@
-"""One gRPC service on a port of this machine, with health and reflection beside it."""
+"""gRPC services on a port of this machine, with health and reflection beside it."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import grpc
-from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -26,20 +25,18 @@ _OPTIONS = {
 
 @contextlib.asynccontextmanager
 async def grpc_listener(
-    service: ServiceDescriptor,
-    handler: grpc.GenericRpcHandler,
+    handlers: Mapping[str, grpc.GenericRpcHandler],
     address: str,
     *,
     max_message_bytes: int,
     drain: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[int]:
-    """Serve a service over gRPC; gives the port it listens on (of use when 0 was asked for).
+    """Serve services over gRPC; gives the port it listens on (of use when 0 was asked for).
 
     On leaving: refuse new calls, `drain`, and let the others finish for ten seconds.
 
     Args:
-        service: the service.
-        handler: answers its methods.
+        handlers: answer the methods of each service, by its full name.
         address: HOST:PORT.
         max_message_bytes: longer requests are refused by gRPC before they are parsed.
         drain: ends the calls that would not end by themselves.
@@ -54,10 +51,10 @@ async def grpc_listener(
         "grpc.max_send_message_length": max_message_bytes,
     }
     server = grpc.aio.server(options=tuple(options.items()))
-    server.add_generic_rpc_handlers((handler,))
+    server.add_generic_rpc_handlers(tuple(handlers.values()))
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    names = (service.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    names = (*handlers, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     try:
         port = server.add_insecure_port(address)
@@ -67,7 +64,7 @@ async def grpc_listener(
             "Stop it, or choose another port with --grpc"
         ) from None
     await server.start()
-    for name in ("", service.full_name):
+    for name in ("", *handlers):
         await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
         yield port

@@ -14,6 +14,7 @@ from tlog.log import (
     LogError,
     OutOfRange,
     Overloaded,
+    Reserved,
     StateRefused,
     Unavailable,
 )
@@ -69,6 +70,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (OutOfRange, 404),
     (NotAllowed, 405),
     (Forbidden, 403),
+    (Reserved, 403),
     (NotAcceptable, 406),
     (TooSlow, 408),
     (Overloaded, 429),

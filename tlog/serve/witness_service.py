@@ -120,7 +120,9 @@ def witness_grpc_server(node: Node, address: str) -> AbstractAsyncContextManager
     handler = generic_handler(
         _SERVICE, WitnessService(node), refusals=WITNESS_REFUSALS, status_of=witness_status
     )
-    return grpc_listener(_SERVICE, handler, address, max_message_bytes=MAX_MESSAGE_BYTES)
+    return grpc_listener(
+        {_SERVICE.full_name: handler}, address, max_message_bytes=MAX_MESSAGE_BYTES
+    )
 
 
 def _unproven(head: Unproven) -> pb.UnprovenHead:

@@ -37,9 +37,9 @@ class _Noop:
 
 async def _serve_noop(port: int) -> None:
     service = pb.DESCRIPTOR.services_by_name["LogService"]
-    handler = generic_handler(service, _Noop())
+    handlers = {service.full_name: generic_handler(service, _Noop())}
     address = f"127.0.0.1:{port}"
-    async with grpc_listener(service, handler, address, max_message_bytes=MAX_MESSAGE_BYTES):
+    async with grpc_listener(handlers, address, max_message_bytes=MAX_MESSAGE_BYTES):
         await asyncio.Event().wait()
 
 

@@ -1,0 +1,164 @@
+"""A tenant in the directory of its log, which makes that a records log.
+
+    DIR/records.toml        the tenant's name, and how its key is unwrapped
+    DIR/keys/service.key    signs the log's own records
+    DIR/keys/tenant.key     wraps all keys of the vault (see `tenant_key`)
+    DIR/vault/              the vault
+
+The log in DIR gave the directory; here its records are made and opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tomllib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from tlog.audit.catalogue import default_catalogue
+from tlog.audit.claims import check_producer_name
+from tlog.audit.errors import AuditError, EventRefused
+from tlog.audit.records import Records
+from tlog.audit.tenant_key import create_tenant_key, load_tenant_key
+from tlog.audit.vault import Vault
+from tlog.audit.verifying import Verifiers
+from tlog.log import Log, LogConfig
+from tlog.notes import Algorithm, Signer, VerifierKey, load_signer, save_signer
+from tlog.store import RocksStore
+
+FILE_NAME: Final = "records.toml"
+SERVICE: Final = "log"
+"""What the log is called as the producer of its own records."""
+VAULT: Final = "vault"
+SERVICE_KEY: Final = "keys/service.key"
+TENANT_KEY: Final = "keys/tenant.key"
+MAX_FILE_SIZE: Final = 64 * 1024
+
+
+class RecordsConfig(BaseModel):
+    """What `tlog records init` decides, and what an operator may change between two starts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tenant: str
+    """Stands in every event; never changes."""
+    tenant_key_command: tuple[str, ...] = ()
+    """A program and its arguments that unwraps the tenant key; see `tenant_key`."""
+
+    @field_validator("tenant")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        try:
+            check_producer_name("tenant", value)
+        except EventRefused as error:
+            raise ValueError(str(error).removeprefix("tenant: ")) from None
+        return value
+
+    @classmethod
+    def load(cls, directory: Path) -> RecordsConfig:
+        """Read `records.toml`.
+
+        Raises:
+            AuditError: there is none, or it says something that is not understood.
+        """
+        path = directory / FILE_NAME
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_SIZE + 1)
+        except FileNotFoundError:
+            raise AuditError(
+                f"{path} is missing, but there is a vault: put it back. If `tlog records init` was "
+                f"cut short, remove {VAULT}, {SERVICE_KEY} and {TENANT_KEY}, and run it again"
+            ) from None
+        if len(data) > MAX_FILE_SIZE:
+            raise AuditError(f"{path} is longer than {MAX_FILE_SIZE} bytes")
+        try:
+            return cls.model_validate(tomllib.loads(data.decode()))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise AuditError(f"{path}: {field}: {first['msg']}") from None
+        except (ValueError, RecursionError) as error:  # the latter for brackets in brackets
+            raise AuditError(f"{path}: {error}") from None
+
+
+def holds_records(directory: Path) -> bool:
+    """Whether a log's directory is a records log's; it is, too, if half of that is lost."""
+    return any((directory / name).exists() for name in (FILE_NAME, VAULT))
+
+
+def create_records(
+    directory: Path, config: RecordsConfig, *, passphrase: bytes | None
+) -> VerifierKey:
+    """Make a log's directory, which is not being served, that of a records log.
+
+    Last comes `records.toml`.
+
+    Args:
+        directory: of a log without entries.
+        config: the tenant.
+        passphrase: seals the service's key; the tenant key is never sealed by it.
+
+    Returns:
+        The verifier key of the log's own records.
+
+    Raises:
+        AuditError, NoteError: it has records, or entries, or a file cannot be written.
+        LogError, StoreError: it is no log, or is being served.
+    """
+    LogConfig.load(directory)
+    if holds_records(directory):
+        raise AuditError(f"{directory} is a records log already")
+    with contextlib.closing(RocksStore.open(directory)) as store:
+        if size := store.tree_size():
+            raise AuditError(
+                f"{directory} has {size} entries: a records log begins without any. Make a new "
+                "log with tlog init"
+            )
+        service = Signer.generate(SERVICE, Algorithm.ED25519)
+        create_tenant_key(directory / TENANT_KEY)
+        save_signer(directory / SERVICE_KEY, service, passphrase=passphrase)
+        Vault.create(directory / VAULT, load_tenant_key(directory / TENANT_KEY)).close()
+        with (directory / FILE_NAME).open("x", encoding="utf-8") as file:
+            file.write("# The records of a tenant, whose name never changes.\n")
+            file.write(f"tenant = {json.dumps(config.tenant)}\n")
+    return service.vkey
+
+
+@contextlib.asynccontextmanager
+async def recording(
+    directory: Path,
+    log: Log,
+    *,
+    passphrase: bytes | None,
+    verifiers: Verifiers | None = None,
+) -> AsyncIterator[Records]:
+    """The records of a records log that is open, while inside; see `Records.opened`.
+
+    Raises:
+        AuditError, NoteError, StoreError: they cannot be opened; the message says why.
+        LogError: the log takes no entries.
+    """
+    config = RecordsConfig.load(directory)
+    service = load_signer(directory / SERVICE_KEY, passphrase=passphrase)
+    tenant_key = await asyncio.to_thread(
+        load_tenant_key, directory / TENANT_KEY, command=config.tenant_key_command
+    )
+    vault = Vault.open(directory / VAULT, tenant_key)
+    try:
+        async with Records.opened(
+            log,
+            vault,
+            service,
+            tenant=config.tenant,
+            catalogue=default_catalogue(),
+            verifiers=verifiers,
+        ) as records:
+            yield records
+    finally:
+        vault.close()

@@ -1,0 +1,30 @@
+"""`tlog records`: provable records of who did what to whose data. One small file per verb."""
+
+from __future__ import annotations
+
+import click
+
+from tlog.cli.options import Verbs
+from tlog.cli.records.add_producer import add_producer
+from tlog.cli.records.init import init
+
+
+@click.group(
+    cls=Verbs,
+    examples=(
+        "tlog init ./mylog --origin example.com/mylog",
+        "tlog records init ./mylog --tenant acme",
+        "tlog records add-producer ./mylog shop --key shop.key",
+        "tlog serve ./mylog",
+    ),
+)
+def records() -> None:
+    """Keep records: signed events, whose personal data can be erased.
+
+    Applications sign what they do, with a key that is registered (tlog.client.Producer). What is
+    personal lies sealed in a vault, and only digests of it in the log.
+    """
+
+
+for _verb in (init, add_producer):
+    records.add_command(_verb)
