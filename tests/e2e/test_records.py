@@ -113,6 +113,15 @@ def test_a_server_that_is_killed_loses_and_repeats_nothing(tenant: Terminal) -> 
     assert {claims(entry)["type"] for entry in entries[1:]} == {"request.received"}
 
 
+def test_ctrl_c_leaves_it_to_the_server_what_its_processes_do(tenant: Terminal) -> None:
+    with tenant.ready("serve", "mylog") as server, producer(tenant, server.grpc) as shop:
+        record(shop, 200)
+        assert shop.flush(20), shop.problem
+        os.killpg(server.child.pid, signal.SIGINT)
+        _, said = server.child.communicate(timeout=20)
+        assert (server.child.returncode, said) == (0, b"")
+
+
 def test_nobody_appends_to_a_records_log_but_its_records(tenant: Terminal) -> None:
     with tenant.serving("mylog") as server:
         assert server.ready["logs"][0]["tenant"] == "acme"
