@@ -80,6 +80,7 @@ async def test_each_event_is_answered_for_in_its_place(tmp_path: Path) -> None:
         assert records.log.sequencer.edge.size == 7  # the conflict is said in the log
         (long,) = await record(stub, "x" * (MAX_SD_JWT_SIZE + 1))
         assert long["reason"] == f"event: an SD-JWT of over {MAX_SD_JWT_SIZE} characters"
+        assert len(await record(stub, *[""] * 4096)) == 4096
         assert records.log.sequencer.edge.size == 7
 
 
@@ -95,7 +96,8 @@ async def test_what_cannot_be_said_in_utf_8_is_refused_and_said(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("log", "events", "code", "field", "says"),
     [
-        ("records", [], Code.INVALID_ARGUMENT, "events", "at least one"),
+        ("records", [], Code.INVALID_ARGUMENT, "events", "0 events: send 1 to 4096"),
+        ("records", [""] * 4097, Code.INVALID_ARGUMENT, "events", "4097 events"),
         ("", ["x"], Code.NOT_FOUND, "log", "several logs"),
         ("none", ["x"], Code.NOT_FOUND, "log", "no log is named 'none'"),
         ("plain", ["x"], Code.NOT_FOUND, "log", "plain is not a records log"),

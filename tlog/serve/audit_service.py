@@ -17,6 +17,9 @@ from tlog.v1 import audit_pb2 as pb
 if TYPE_CHECKING:
     from tlog.audit.records import Outcome, Records
 
+# What is refused is cheap to send, and each answer to it costs hundreds of bytes.
+MAX_EVENTS = 4096
+
 
 class AuditService:
     """The gRPC face of a server's records. One coroutine for each method of `audit.proto`.
@@ -32,8 +35,8 @@ class AuditService:
 
     async def Record(self, request: pb.RecordRequest, context: Context) -> pb.RecordResponse:
         records = self._of(request.log)
-        if not request.events:
-            raise InvalidRequest("no events: send at least one", field="events")
+        if not 1 <= (count := len(request.events)) <= MAX_EVENTS:
+            raise InvalidRequest(f"{count} events: send 1 to {MAX_EVENTS} at once", field="events")
         outcomes = await records.accept(list(request.events))
         return pb.RecordResponse(outcomes=map(_outcome, outcomes))
 

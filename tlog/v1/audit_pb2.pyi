@@ -34,7 +34,7 @@ class RecordRequest(_message.Message):
     """Name of the log; empty when the server holds only one."""
     @_builtins.property
     def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """At least one event, in the order of their producer's sequence: each an SD-JWT in compact form
+        """One to 4,096 events, in the order of their producer's sequence: each an SD-JWT in compact form
         with all its disclosures, of at most 524,288 characters.
         """
 
