@@ -114,8 +114,11 @@ async def test_whole_requests_that_are_refused(
         assert violation.field == field
 
 
-async def test_too_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records_module, "MAX_PENDING", 10)
+@pytest.mark.parametrize(("bound", "most"), [("MAX_PENDING", 10), ("MAX_PENDING_BYTES", 5000)])
+async def test_too_many_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
+    monkeypatch.setattr(records_module, bound, most)
     async with served(tmp_path) as (stub, _, records):
         async with records._exclusive:  # no round begins
             first = asyncio.ensure_future(record(stub, signed(access(), 1)))
@@ -127,6 +130,7 @@ async def test_too_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert details_of(error)["RetryInfo"].retry_delay.ToSeconds() == 1
         assert await first == [{"index": 2}]
         assert [each["index"] for each in await record(stub, *events)] == list(range(3, 13))
+        assert records._pending == records._pending_bytes == 0
 
 
 async def test_not_known_what_was_taken_is_unavailable(tmp_path: Path) -> None:

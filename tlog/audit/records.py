@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
@@ -36,6 +37,8 @@ from tlog.store import StoreError
 ROUND_EVENTS = 1024
 """Events of one round: they keep the event loop for some 100 ms, in steps of a few."""
 MAX_PENDING = 1 << 16
+MAX_PENDING_BYTES = 128 << 20
+"""Of the events that wait; whatever their number, one call is taken when nobody waits."""
 SNAPSHOT_EVERY = 4096
 """Entries between two snapshots: what a start reads again, and verifies again."""
 # An event may bring three records of the log's own with it: a conflict, a repeat, a clock.
@@ -119,6 +122,7 @@ class Records:
         self._state: State | None = None
         self._calls: deque[_Call] = deque()
         self._pending = 0
+        self._pending_bytes = 0
         self._wake = asyncio.Event()
         self._exclusive = asyncio.Lock()
         self._closing = False
@@ -210,15 +214,26 @@ class Records:
             raise Unavailable("the records layer is shutting down")
         if not events:
             return []
-        if self._pending and self._pending + len(events) > MAX_PENDING:
+        size = sum(len(event) for event in events if isinstance(event, str))
+        if self._pending and (
+            self._pending + len(events) > MAX_PENDING
+            or self._pending_bytes + size > MAX_PENDING_BYTES
+        ):
             raise Overloaded(f"{self._pending} events wait: come back later", retry_after=1.0)
         call = _Call(events, asyncio.get_running_loop().create_future())
         # Whoever gives up does not take its events back.
-        call.answered.add_done_callback(lambda done: done.cancelled() or done.exception())
+        call.answered.add_done_callback(partial(self._answered, size))
         self._pending += len(events)
+        self._pending_bytes += size
         self._calls.append(call)
         self._wake.set()
         return await asyncio.shield(call.answered)
+
+    def _answered(self, size: int, done: asyncio.Future[list[Outcome]]) -> None:
+        self._pending_bytes -= size
+        # A call whose caller has gone away may fail unheard.
+        if not done.cancelled():
+            done.exception()
 
     async def _run(self) -> None:
         while True:
