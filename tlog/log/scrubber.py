@@ -89,6 +89,7 @@ class Scrubber:
         except asyncio.CancelledError:
             stop.set()
             await asyncio.wait([scrub])
+            scrub.exception()  # that it was stopped is no news
             raise
 
     def _scrub_in_thread(self, stop: threading.Event) -> FsckReport:
