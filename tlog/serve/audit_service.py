@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import grpc
@@ -11,43 +10,28 @@ from tlog.audit import EventRefused
 from tlog.log import InvalidRequest, Unavailable
 from tlog.serve.errors import rich_status
 from tlog.serve.handlers import Context
-from tlog.serve.logs import Logs, UnknownLog
+from tlog.serve.tenants import Tenants
 from tlog.v1 import audit_pb2 as pb
 
 if TYPE_CHECKING:
-    from tlog.audit.records import Outcome, Records
+    from tlog.audit.records import Outcome
 
 # What is refused is cheap to send, and each answer to it costs hundreds of bytes.
 MAX_EVENTS = 4096
 
 
 class AuditService:
-    """The gRPC face of a server's records. One coroutine for each method of `audit.proto`.
+    """The gRPC face of a server's records. One coroutine for each method of `audit.proto`."""
 
-    Args:
-        logs: the logs that are served.
-        records: those of the records logs among them, by the log's name.
-    """
-
-    def __init__(self, logs: Logs, records: Mapping[str, Records]) -> None:
-        self._logs = logs
-        self._records = records
+    def __init__(self, tenants: Tenants) -> None:
+        self._tenants = tenants
 
     async def Record(self, request: pb.RecordRequest, context: Context) -> pb.RecordResponse:
-        records = self._of(request.log)
+        records = self._tenants.get(request.log)
         if not 1 <= (count := len(request.events)) <= MAX_EVENTS:
             raise InvalidRequest(f"{count} events: send 1 to {MAX_EVENTS} at once", field="events")
         outcomes = await records.accept(list(request.events))
         return pb.RecordResponse(outcomes=map(_outcome, outcomes))
-
-    def _of(self, name: str) -> Records:
-        log = self._logs.get(name)
-        if (records := self._records.get(log.name)) is None:
-            raise UnknownLog(
-                f"{log.name} is not a records log: name one that `tlog records init` has made",
-                field="log",
-            )
-        return records
 
 
 def audit_status(error: Exception) -> grpc.Status:

@@ -11,6 +11,7 @@ from tlog.serve.grpc_listener import grpc_listener
 from tlog.serve.handlers import generic_handler
 from tlog.serve.log_service import LogService
 from tlog.serve.logs import Logs
+from tlog.serve.tenants import Tenants
 from tlog.v1 import audit_pb2, log_pb2
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def grpc_server(
         records: those of the records logs among them, by the log's name.
     """
     service = LogService(logs)
-    audit = AuditService(logs, records or {})
+    audit = AuditService(Tenants(logs, records or {}))
     return grpc_listener(
         {
             _LOGS.full_name: generic_handler(_LOGS, service),
