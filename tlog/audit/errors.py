@@ -19,5 +19,13 @@ class EventRefused(AuditError, ValueError):
     """An event that can never be recorded as it is."""
 
 
+class OrderRefused(AuditError, ValueError):
+    """An order that is not carried out: it is not what two approvers may sign, or not any more."""
+
+
+class Held(AuditError):
+    """What an order would destroy is under a legal hold."""
+
+
 class CatalogueError(AuditError, ValueError):
     """A catalogue of event types that cannot be used."""

@@ -41,15 +41,16 @@ class Jws:
         return decode_base64url(self.text.split(".", 2)[1], field="payload")
 
 
-def sign_jws(signer: Signer, payload: bytes) -> str:
+def sign_jws(signer: Signer, payload: bytes, *, typ: str = TYPE) -> str:
     """Sign a payload; the key must be an Ed25519 one."""
     if signer.vkey.algorithm is not Algorithm.ED25519:
         raise ValueError(f"{signer.vkey.label} is no Ed25519 key")
-    signing_input = f"{_header(signer.vkey.label)}.{encode_base64url(payload)}"
+    header = encode_base64url(dump_json(_fields(signer.vkey.label, typ)))
+    signing_input = f"{header}.{encode_base64url(payload)}"
     return f"{signing_input}.{encode_base64url(signer.sign(signing_input.encode('ascii')))}"
 
 
-def parse_jws(text: str) -> Jws:
+def parse_jws(text: str, *, typ: str = TYPE) -> Jws:
     """Take a JWS apart.
 
     Raises:
@@ -69,7 +70,7 @@ def parse_jws(text: str) -> Jws:
     decoded = decode_base64url(signature, field="jws.signature")
     if encode_base64url(decoded) != signature:
         raise EventRefused("not canonical base64url: spare bits are set", field="jws.signature")
-    return Jws(text, _kid(header), signed.encode("ascii"), decoded)
+    return Jws(text, _kid(header, typ), signed.encode("ascii"), decoded)
 
 
 def verify_jws(jws: Jws, key: VerifierKey) -> None:
@@ -82,17 +83,17 @@ def verify_jws(jws: Jws, key: VerifierKey) -> None:
         raise EventRefused(f"the signature is not that of {key.label}", field="jws.signature")
 
 
-def _header(kid: str) -> str:
-    return encode_base64url(dump_json({"alg": "EdDSA", "kid": kid, "typ": TYPE}))
+def _fields(kid: str, typ: str) -> dict[str, str]:
+    return {"alg": "EdDSA", "kid": kid, "typ": typ}
 
 
 @lru_cache(maxsize=4096)
-def _kid(header: str) -> str:
+def _kid(header: str, typ: str) -> str:
     fields = load_json(decode_base64url(header, field="jws.header"), field="jws.header")
     kid = fields.get("kid") if isinstance(fields, dict) else None
-    if not isinstance(kid, str) or fields != {"alg": "EdDSA", "kid": kid, "typ": TYPE}:
+    if not isinstance(kid, str) or fields != _fields(kid, typ):
         raise EventRefused(
-            f'needs exactly {{"alg": "EdDSA", "kid": "<producer>+<key ID>", "typ": "{TYPE}"}}',
+            f'needs exactly {{"alg": "EdDSA", "kid": "<producer>+<key ID>", "typ": "{typ}"}}',
             field="jws.header",
         )
     return kid
