@@ -225,7 +225,7 @@ def read_order(document: Document, catalogue: Catalogue) -> Order:
     if type(made) is not dict or not _is_canonical(made, document.payload):
         raise OrderRefused("an object in canonical form: names sorted, no space", field="payload")
     try:
-        kind = Kind(made.get("kind"))
+        kind = Kind(made.get("kind", ""))
     except ValueError:
         raise OrderRefused(f"one of {', '.join(Kind)}", field="kind") from None
     names = set(made) - {"_sd", "_sd_alg"}
