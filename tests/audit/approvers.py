@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from tests.audit.producer import ALICE, SHOP, TENANT, signer_of
+from tests.audit.tenant import registration, tenant
 from tlog.audit.orders import Document, Kind, new_order
 from tlog.audit.producers import Producer, ProducerKey, Registry
+from tlog.audit.records import Records
 from tlog.notes import Signer
 
 DPO, CISO, COUNSEL = signer_of("dpo", 21), signer_of("ciso", 22), signer_of("counsel", 23)
@@ -38,3 +43,19 @@ def registry(*approvers: Signer) -> Registry:
         {each.vkey.name: Producer(frozenset({role})) for each, role in people},
         {each.vkey.label: ProducerKey(each.vkey, LONG_AGO) for each, _ in people},
     )
+
+
+@contextlib.asynccontextmanager
+async def governed(directory: Path, **settings: Any) -> AsyncIterator[Records]:
+    """A tenant of whom entries 0 and 1 register the shop and the till, 2 and 3 two approvers."""
+    async with tenant(directory, **settings) as records:
+        for index, signer in enumerate((DPO, CISO), 2):
+            made = await records.record(registration(signer, "approver"))
+            assert made.index == index
+        yield records
+
+
+def every_byte(directory: Path) -> bytes:
+    """Of all that a tenant has on the disk."""
+    files = [file for file in directory.rglob("*") if file.is_file()]
+    return b"\0".join(file.read_bytes() for file in files)

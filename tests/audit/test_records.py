@@ -27,7 +27,6 @@ from tlog.audit.records import Recorded, Records
 from tlog.audit.sdjwt import split
 from tlog.audit.times import format_time
 from tlog.audit.tokens import make_token
-from tlog.audit.vault import Erasure, Part
 from tlog.log import Unavailable
 from tlog.store import StoreFull
 
@@ -142,7 +141,7 @@ async def test_what_is_refused_leaves_nothing_and_stops_nobody(tmp_path: Path) -
 
 async def test_a_gap_a_repeat_and_a_clock_are_records_of_their_own(tmp_path: Path) -> None:
     async with tenant(tmp_path) as records:
-        far = records._clock() + timedelta(days=400)
+        far = records.clock() + timedelta(days=400)
         events = [
             signed(access(), 1),
             signed(access(), 4),  # 2 and 3 are missing
@@ -212,21 +211,6 @@ async def test_keys_change_and_what_they_signed_stays(tmp_path: Path) -> None:
         assert "rotate it" in said[1]
         with pytest.raises(EventRefused, match="rotate its key"):
             await records.record(registration(SHOP))
-
-
-async def test_an_erasure_leaves_the_log_as_it_is(tmp_path: Path) -> None:
-    async with tenant(tmp_path) as records:
-        await records.accept([signed(access("alice@example.com"), 1), signed(received(), 2)])
-        entry = records.log.reader.entry(2, 4)
-        assert await records.destroy(" ALICE@example.com", Erasure(4, "R-1")) is not None
-        assert await records.destroy("alice@example.com", Erasure(4, "R-1")) is None
-        assert records.log.reader.entry(2, 4) == entry
-        assert records.read(2).parts == [Part(erasure=Erasure(4, "R-1"))] * 2
-        assert indices(await records.accept([signed(access("alice@example.com"), 3)])) == [4]
-        assert values(records, 4)[1] == {"id": "alice@example.com"}
-    async with opened(tmp_path) as records:
-        assert records.read(3).parts == [Part(erasure=Erasure(4, "R-1"))] * 2
-        assert values(records, 4)[1] == {"id": "alice@example.com"}
 
 
 async def test_all_that_is_derived_comes_back_from_the_log(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,10 @@ import pytest
 from tests.audit.producer import access, opened, received, signed
 from tests.audit.tenant import TENANT_KEY
 from tlog.audit import Event
+from tlog.audit.shredding import Shredding
 from tlog.audit.tokens import canonical
 from tlog.audit.vault import Erasure, Part, Sealing, Vault, VaultDamaged, part_key, split_part
 from tlog.store import StoreError, StoreLocked, StoreMissing
-from tlog.store.sealed import Put
 
 ERASURE = Erasure(7, "R-1")
 
@@ -59,13 +59,31 @@ def test_what_is_sealed_opens_after_a_restart(vault: Vault) -> None:
     again.close()
 
 
+def destroying(vault: Vault, identifier: str, erasure: Erasure, *, told: bool = True) -> Shredding:
+    """What goes with the key of somebody, who is told by the identifier or has to be found."""
+    key = vault.find_subject(identifier)
+    shredding = Shredding(vault)
+    if key is not None:
+        shredding.destroy({key.key_id: erasure}, identifier=identifier if told else None)
+    return shredding
+
+
+def destroy(vault: Vault, identifier: str, erasure: Erasure, *, told: bool = True) -> bool:
+    shredding = destroying(vault, identifier, erasure, told=told)
+    if shredding.puts:
+        vault.store.shred(shredding.puts, shredding.ranges)
+    return bool(shredding.puts)
+
+
 def every_byte(vault: Vault) -> bytes:
     files = [file for file in vault.store.path.rglob("*") if file.is_file()]
     return b"".join(file.read_bytes() for file in files)
 
 
-@pytest.mark.parametrize("early", [False, True])
-def test_a_destroyed_key_and_what_it_sealed_are_in_no_file(vault: Vault, early: bool) -> None:
+@pytest.mark.parametrize(("early", "told"), [(False, True), (True, True), (True, False)])
+def test_a_destroyed_key_and_what_it_sealed_are_in_no_file(
+    vault: Vault, early: bool, told: bool
+) -> None:
     alice = [opened(signed(access("Alice@example.com"))) for _ in range(5)]
     both = opened(signed(access("alice@example.com", "bob@example.com")))
     others = [opened(signed(access(f"{i}@example.com"))) for i in range(50)]
@@ -87,17 +105,17 @@ def test_a_destroyed_key_and_what_it_sealed_are_in_no_file(vault: Vault, early: 
         if (row := vault.store.get("parts", part_key(event.event_id, event.content, number)))
     ]
     assert wrapped is not None
-    secrets = [key.secret, wrapped[13:], vault._lookup("alice@example.com"), *sealed]
+    secrets = [key.secret, wrapped[13:], vault.lookup("alice@example.com"), *sealed]
     assert len(sealed) == 14
     before = every_byte(vault)
     assert [secret in before for secret in secrets] == [False] + [True] * 16
 
-    gone = vault.destroy("alice@example.com", ERASURE)
-    assert gone is not None
-    assert (gone.key_id, gone.parts) == (key.key_id, 14)
+    assert len(list(vault.parts_of(key.key_id))) == 14
+    assert destroy(vault, "alice@example.com", ERASURE, told=told)
     after = every_byte(vault)
     assert not any(secret in after for secret in secrets)
-    assert vault.destroy("alice@example.com", ERASURE) is None
+    assert vault.lookup("alice@example.com").hex()[:8].encode() not in after
+    assert not destroy(vault, "alice@example.com", ERASURE)
     assert vault.find_subject("alice@example.com") is None
 
     for event in [*alice, late]:
@@ -112,7 +130,7 @@ def test_a_destroyed_key_and_what_it_sealed_are_in_no_file(vault: Vault, early: 
             *event.subjects,
         ]
     # Bob's erasure finds a part that is gone already.
-    assert vault.destroy("bob@example.com", Erasure(9, "R-2")) is not None
+    assert destroy(vault, "bob@example.com", Erasure(9, "R-2"))
     assert said(vault, both)[2] == Part(erasure=Erasure(9, "R-2"))
     # Somebody who comes back has another key.
     fresh = opened(signed(access("alice@example.com")))
@@ -123,7 +141,10 @@ def test_a_destroyed_key_and_what_it_sealed_are_in_no_file(vault: Vault, early: 
     assert again.key_id != key.key_id
 
 
-def test_a_destruction_cut_short_is_finished_by_the_next_start(vault: Vault) -> None:
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_destruction_cut_short_is_finished_by_the_next_start(
+    vault: Vault, compacted: bool
+) -> None:
     event = opened(signed(access("alice@example.com")))
     put(vault, event)
     for family in vault.store._families.values():
@@ -133,19 +154,16 @@ def test_a_destruction_cut_short_is_finished_by_the_next_start(vault: Vault) -> 
     row = vault.store.get("keys", key.key_id)
     assert row is not None
 
-    def killed(puts: Iterable[Put], ranges: object) -> None:
-        vault.store.write(puts)
-        vault.close()
-        raise KeyboardInterrupt
-
-    vault.store.shred = killed  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        vault.destroy("alice@example.com", ERASURE)
-    assert row in every_byte(vault)
+    shredding = destroying(vault, "alice@example.com", ERASURE)
+    vault.store.begin_shred(shredding.puts, shredding.ranges)
+    if compacted:
+        vault.store.compact_shredded()
+    vault.close()
+    assert (row in every_byte(vault)) is not compacted
     again = Vault.open(vault.store.path, TENANT_KEY)
     assert row not in every_byte(again)
     assert said(again, event) == [Part(erasure=ERASURE)] * 2
-    assert again.store.get("state", b"shredding") is None
+    assert again.store.get("state", b"store/shredding") is None
     again.close()
 
 

@@ -24,6 +24,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SIGNATURE = r'\{"protected":"[A-Za-z0-9_-]+","signature":"[A-Za-z0-9_-]+"\}'
+# RFC 7515, section 7.2.1, with no unprotected header: nothing in it is in no signature.
+_SIGNED = re.compile(
+    rf'\{{"payload":"[A-Za-z0-9_-]+","signatures":\[{_SIGNATURE}(?:,{_SIGNATURE})*\]\}}'
+)
 _HEX = re.compile(r"(?:[0-9a-f]{2})+")
 
 Check = Callable[[str, Any], str]
@@ -172,6 +177,7 @@ _SIMPLE: Final[dict[str, Check]] = {
     "vkey": _vkey,
     "name": _pattern(_NAME, "a name of a-z, 0-9, `.`, `_` and `-`, at most 63", 63),
     "uuid7": _pattern(_UUID7, "a UUID of version 7 (RFC 9562), in lowercase", 36),
+    "signed": _pattern(_SIGNED, "a JWS in the general JSON serialization (RFC 7515)", 8192),
     "sha256": _pattern(_SHA256, "a SHA-256 hash in lowercase hex", 64),
 }
 

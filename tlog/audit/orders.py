@@ -54,6 +54,22 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a tenant's settings say of orders.
+
+    Attributes:
+        erasures_per_hour: more are refused, and raised: whoever destroys everything is slow.
+        backup_days: after which no copy of the vault is kept; until then it may hold the key.
+    """
+
+    erasures_per_hour: int = 100
+    backup_days: int = 30
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What an order says.
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
-from tlog.audit.codec import dump_json, load_json
 from tlog.audit.errors import EventRefused
 from tlog.audit.times import format_time, parse_time
 from tlog.notes import Algorithm, VerifierKey
@@ -219,30 +218,27 @@ class Registry:
             raise EventRefused(f"a key {vkey.label} is there already", field="vkey")
         return ProducerKey(vkey, since, _time(claims, "valid_until"))
 
-    def encode(self) -> bytes:
-        """The state as JSON, for a snapshot."""
-        return dump_json(
-            {
-                "producers": {
-                    name: [sorted(each.roles), each.next_seq, each.holes, each.clock_off]
-                    for name, each in self.producers.items()
-                },
-                "keys": [
-                    [
-                        str(key.vkey),
-                        format_time(key.valid_from),
-                        None if key.valid_until is None else format_time(key.valid_until),
-                        key.revoked,
-                    ]
-                    for key in self.keys.values()
-                ],
-            }
-        )
+    def made(self) -> dict[str, Any]:
+        """As plain values, for a snapshot."""
+        return {
+            "producers": {
+                name: [sorted(each.roles), each.next_seq, each.holes, each.clock_off]
+                for name, each in self.producers.items()
+            },
+            "keys": [
+                [
+                    str(key.vkey),
+                    format_time(key.valid_from),
+                    None if key.valid_until is None else format_time(key.valid_until),
+                    key.revoked,
+                ]
+                for key in self.keys.values()
+            ],
+        }
 
     @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """Inverse of `encode`; the bytes are our own."""
-        made = load_json(data, field="snapshot")
+    def of(cls, made: Mapping[str, Any]) -> Self:
+        """Inverse of `made`."""
         producers = {
             name: Producer(frozenset(roles), seq, tuple((a, b) for a, b in holes), off)
             for name, (roles, seq, holes, off) in made["producers"].items()

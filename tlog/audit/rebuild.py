@@ -1,4 +1,4 @@
-"""The state that is derived from the log: producers, and which event ids are where.
+"""The state that is derived from the log: producers, obligations, which event ids are where.
 
 A snapshot in the vault says how far the log was read; a start reads the rest again, and verifies
 it again. Without a snapshot it reads the whole log: nothing of this state is kept only here.
@@ -7,7 +7,7 @@ it again. Without a snapshot it reads the whole log: nothing of this state is ke
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
@@ -15,13 +15,15 @@ from typing import Final
 import structlog
 
 from tlog.audit.claims import event_id_bytes
+from tlog.audit.codec import dump_json, load_json
 from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.event import read_payload
 from tlog.audit.jws import parse_jws, verify_jws
 from tlog.audit.leaf import parse_leaf
+from tlog.audit.obligations import OBLIGING, Obligations, Obliging
 from tlog.audit.producers import Registry
 from tlog.audit.times import parse_time
-from tlog.audit.vault import KEY_ID_SIZE, split_part
+from tlog.audit.vault import KEY_ID_SIZE, part_key, split_part
 from tlog.log import EntryNotFound, Log
 from tlog.merkle import TILE_WIDTH, leaf_hash, split_bundle
 from tlog.notes import VerifierKey
@@ -44,13 +46,15 @@ class State:
     """
 
     registry: Registry
+    obligations: Obligations = field(default_factory=Obligations)
     size: int = 0
     saved: int = 0
 
     def snapshot(self) -> Put:
         """To be written with, or after, the rows of all entries below `size`."""
         self.saved = self.size
-        return "state", _SNAPSHOT, self.size.to_bytes(8, "big") + self.registry.encode()
+        made = {"registry": self.registry.made(), "obligations": self.obligations.made()}
+        return "state", _SNAPSHOT, self.size.to_bytes(8, "big") + dump_json(made)
 
 
 def index_row(index: int, content: bytes) -> bytes:
@@ -77,7 +81,10 @@ def load_state(store: SealedStore, root: VerifierKey) -> State:
     if row is None:
         return State(Registry.of_service(root, since=_BEGINNING))
     size = int.from_bytes(row[:8], "big")
-    return State(Registry.decode(row[8:]), size, size)
+    made = load_json(row[8:], field="snapshot")
+    return State(
+        Registry.of(made["registry"]), Obligations.of(made["obligations"]), size, saved=size
+    )
 
 
 async def replay(state: State, log: Log, store: SealedStore) -> None:
@@ -124,6 +131,10 @@ def _replay_entry(state: State, store: SealedStore, entry: bytes, puts: dict[byt
         rows = puts.get(event_id) or store.get("events", event_id) or b""
         occurred_at = parse_time(payload["occurred_at"], field="occurred_at")
         state.registry.apply(payload, occurred_at=occurred_at, received_at=leaf.received_at)
+        if payload["type"] in OBLIGING:
+            part = part_key(event_id, leaf_hash(entry), 1) if payload.get("subjects") else b""
+            record = Obliging(payload, leaf.tokens, part, leaf.received_at)
+            store.write(state.obligations.apply(record, state.size))
     except (EventRefused, LookupError, TypeError, ValueError) as error:
         _log.warning("an entry is no record", index=state.size, problem=str(error))
         return

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
@@ -24,10 +25,12 @@ from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.event import Draft, read_payload
 from tlog.audit.jws import parse_jws
 from tlog.audit.leaf import Leaf, parse_leaf
+from tlog.audit.orders import DEFAULT_LIMITS, Limits
 from tlog.audit.rebuild import State, load_state, replay
 from tlog.audit.round import Counters, Placed, Round
+from tlog.audit.shredding import Shredding
 from tlog.audit.tokens import canonical
-from tlog.audit.vault import Destroyed, Erasure, Part, Vault
+from tlog.audit.vault import Part, Vault
 from tlog.audit.verifying import Verifiers
 from tlog.log import Log, LogError, Overloaded, Unavailable
 from tlog.merkle import leaf_hash
@@ -44,6 +47,8 @@ SNAPSHOT_EVERY = 4096
 # An event may bring three records of the log's own with it: a conflict, a repeat, a clock.
 _PER_EVENT = 4
 _STEP = 32
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -95,7 +100,10 @@ class Records:
     """The records of one tenant. Make it with `Records.opened`; one event loop runs it all.
 
     Attributes:
+        service: what the log is called as a producer.
         counters: what came in so far, for the metrics.
+        clock: the time of receipt.
+        limits: on what orders may do.
     """
 
     def __init__(
@@ -107,6 +115,7 @@ class Records:
         tenant: str,
         catalogue: Catalogue,
         clock: Callable[[], datetime],
+        limits: Limits,
         root: VerifierKey | None,
         verifiers: Verifiers | None,
     ) -> None:
@@ -114,17 +123,20 @@ class Records:
         self.vault = vault
         self.catalogue = catalogue
         self.tenant = tenant
+        self.limits = limits
+        self.service = signer.vkey.name
         self.counters = Counters()
         self._signer = signer
         self._root = root or signer.vkey
         self._verifiers = verifiers
-        self._clock = clock
+        self.clock = clock
         self._state: State | None = None
         self._calls: deque[_Call] = deque()
         self._pending = 0
         self._pending_bytes = 0
         self._wake = asyncio.Event()
         self._exclusive = asyncio.Lock()
+        self._deeds: set[asyncio.Future[Any]] = set()
         self._closing = False
         self._round_events = min(ROUND_EVENTS, log.config.max_batch_entries // _PER_EVENT)
         if not self._round_events:
@@ -141,6 +153,7 @@ class Records:
         tenant: str,
         catalogue: Catalogue,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        limits: Limits = DEFAULT_LIMITS,
         root: VerifierKey | None = None,
         verifiers: Verifiers | None = None,
     ) -> AsyncIterator[Records]:
@@ -155,6 +168,7 @@ class Records:
             tenant: as in the claims of its events.
             catalogue: the types of events.
             clock: the time of receipt.
+            limits: on what orders may do.
             root: the first key that the service had, if it has been rotated since.
             verifiers: other processes that verify signatures; the caller's to close.
 
@@ -172,6 +186,7 @@ class Records:
             tenant=tenant,
             catalogue=catalogue,
             clock=clock,
+            limits=limits,
             root=root,
             verifiers=verifiers,
         )
@@ -183,6 +198,8 @@ class Records:
             records._closing = True
             records._wake.set()
             await asyncio.wait([task])
+            async with records._exclusive:  # whatever was begun `alone` ends
+                pass
 
     async def accept(self, events: Sequence[str]) -> list[Outcome]:
         """Record events, SD-JWTs with all their disclosures; the answer comes when all is durable.
@@ -300,7 +317,7 @@ class Records:
             self._signer,
             tenant=self.tenant,
             catalogue=self.catalogue,
-            now=self._clock(),
+            now=self.clock(),
             max_leaf=self.log.config.max_entry_size,
         )
         await self._take_all(this, events)  # steps 1 and 2
@@ -330,6 +347,8 @@ class Records:
         placed = await self.log.sequencer.submit(this.leaves)  # step 4
         state.registry, state.size = this.registry, placed[-1] + 1
         store.write(this.unmarks(placed))  # step 5
+        for place, record in this.obliging:
+            store.write(state.obligations.apply(record, placed[place]))
         if state.size - state.saved >= SNAPSHOT_EVERY:
             store.write([state.snapshot()])
         self._state = state
@@ -342,8 +361,63 @@ class Records:
         self.vault.recover()
         state = load_state(self.vault.store, self._root)
         await replay(state, self.log, self.vault.store)
+        await self._settle(state)
         self._state = state
         return state
+
+    @contextlib.asynccontextmanager
+    async def alone(self) -> AsyncIterator[State]:
+        """Between two rounds, with the state as it is: for what must not change meanwhile."""
+        async with self._exclusive:
+            if self._closing:
+                raise Unavailable("the records layer is shutting down")
+            try:
+                state = self._state or await self._recover()
+            except (AuditError, StoreError) as error:
+                raise Unavailable(f"not known to be in order: {error}") from error
+            yield state
+
+    async def undisturbed(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for work that goes on to its end if nobody waits for it any more."""
+        task = asyncio.ensure_future(work)
+        self._deeds.add(task)
+        task.add_done_callback(self._deeds.discard)
+        return await asyncio.shield(task)
+
+    async def record_alone(self, draft: Draft) -> int:
+        """Record an event of the log's own, inside `alone`, and do what it obliges to.
+
+        Returns:
+            Its index.
+
+        Raises:
+            EventRefused: nothing is recorded.
+            LogError, StoreError, AuditError: it is not known what is recorded. What is, is done
+                before anything else is recorded, after a restart too.
+        """
+        (outcome,) = await self._execute([draft])
+        if isinstance(outcome, EventRefused):
+            raise outcome
+        if (state := self._state) is not None:
+            self._state = None
+            about = [canonical(subject["id"]) for subject in draft.subjects]
+            await self._settle(state, identifier=about[0] if about else None)
+            self._state = state
+        return outcome.index
+
+    async def _settle(self, state: State, *, identifier: str | None = None) -> None:
+        """Destroy what the log says is destroyed; the rest of a deed that a crash cut short, too.
+
+        So whatever copy of the vault is restored, what was erased since is erased in it again.
+        """
+        shredding = Shredding(self.vault)
+        shredding.destroy(state.obligations.keys, identifier=identifier)
+        if shredding.puts:
+            store = self.vault.store
+            store.begin_shred(shredding.puts, shredding.ranges)
+            await asyncio.get_running_loop().run_in_executor(None, store.compact_shredded)
+            store.end_shred()
+        state.obligations.keys.clear()
 
     def _save(self) -> None:
         if self._state is not None and self._state.size > self._state.saved:
@@ -368,13 +442,6 @@ class Records:
             payload, event_id_bytes(payload["event_id"]), leaf_hash(entry)
         )
         return StoredRecord(index, leaf, payload, parts)
-
-    async def destroy(self, identifier: str, erasure: Erasure) -> Destroyed | None:
-        """Destroy the key of a subject, between two rounds. See `Vault.destroy`."""
-        async with self._exclusive:
-            return await asyncio.get_running_loop().run_in_executor(
-                None, self.vault.destroy, canonical(identifier), erasure
-            )
 
 
 def _outcome(each: EventRefused | Placed, placed: Sequence[int]) -> Outcome:

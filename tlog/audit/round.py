@@ -19,9 +19,10 @@ from tlog.audit.errors import EventRefused
 from tlog.audit.event import Draft, Event, new_event_id, read_event, read_payload, sign_event
 from tlog.audit.jws import Jws, parse_jws, verify_jws
 from tlog.audit.leaf import Leaf, encode_leaf
+from tlog.audit.obligations import OBLIGING, Obliging
 from tlog.audit.rebuild import ROW_SIZE, State, index_row, known_rows
 from tlog.audit.tokens import Token, canonical, epoch_of, identifier_of, make_token
-from tlog.audit.vault import Sealing, SubjectKey, Vault
+from tlog.audit.vault import Sealing, SubjectKey, Vault, part_key
 from tlog.audit.verifying import Claim
 from tlog.merkle import leaf_hash
 from tlog.notes import Signer
@@ -37,12 +38,13 @@ _FRAME, _TOKEN = 80, 110
 
 @dataclass(slots=True)
 class Counters:
-    """What came in: events by outcome, and findings by kind."""
+    """What came in: events by outcome, findings by kind, and erasures that were too many."""
 
     recorded: int = 0
     duplicates: int = 0
     refused: int = 0
     conflicts: int = 0
+    erasures_stopped: int = 0
     gap: int = 0
     repeat: int = 0
     clock: int = 0
@@ -78,6 +80,7 @@ class Round:
         self.leaves: list[bytes] = []
         self.outcomes: list[Placed | EventRefused] = []
         self.findings: list[str] = []
+        self.obliging: list[tuple[int, Obliging]] = []
         self._vault = vault
         self._signer = signer
         self._tenant = tenant
@@ -227,6 +230,9 @@ class Round:
         place = len(self.leaves)
         self.leaves.append(leaf)
         self._pending.append(event.event_id + hashed)
+        if event.type.name in OBLIGING:
+            part = part_key(event.event_id, hashed, 1) if event.subjects else b""
+            self.obliging.append((place, Obliging(event.claims, tokens, part, self._now)))
         self._fresh.setdefault(event.event_id, []).append((place, event.content))
         return place
 

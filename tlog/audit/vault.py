@@ -4,11 +4,12 @@ In a store of its own (`store.sealed`), in these families:
 
     state       "directory"                         the directory's key, wrapped
                 "snapshot"                          see `rebuild`
-                "shredding"                         ranges that a destruction has to rewrite
+                "erased/", epoch, token             index u64: see `obligations`
     subjects    HMAC(directory key, identifier)     key id
     keys        key id (16)                         0x01, subject key, wrapped | 0x00, erasure
     epochs      epoch                               the tenant's token key, wrapped
     parts       event id, leaf hash, part u8        key ids, nonce, sealed disclosures | key ids
+                                                    | no key ids, index u64: expired
     by_subject  key id, key of a part               empty
     pending     event id, leaf hash                 empty: its parts have no leaf yet, maybe
     events      event id                            for each content: index u64, SHA-256
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -45,7 +46,6 @@ KEY_SIZE: Final = 32
 KEY_ID_SIZE: Final = 16
 _NONCE: Final = 12
 _DIRECTORY: Final = b"directory"
-_SHREDDING: Final = b"shredding"
 _LIVE, _GONE = b"\x01", b"\x00"
 # What an event about nobody says is sealed under a key of the tenant itself; no identifier that
 # passed its check is empty.
@@ -64,6 +64,11 @@ class SubjectKey:
     key_id: bytes
     secret: bytes = field(repr=False)
 
+    @property
+    def digest(self) -> bytes:
+        """What its destruction is recorded with; it tells nothing of 32 random bytes."""
+        return sha256(self.secret).digest()
+
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
@@ -74,25 +79,18 @@ class Erasure:
 
 
 @dataclass(frozen=True, slots=True)
-class Destroyed:
-    """A key that is gone, and how many parts with it."""
-
-    key_id: bytes
-    key_sha256: bytes
-    parts: int
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
     """What is still known of one part of an event.
 
     Attributes:
         disclosures: what it says; empty when erased, or when nothing was sealed.
-        erasure: the erasure that took it; None when it is there.
+        erasure: the erasure that took it; None when none did.
+        expiry: index of the entry that says it expired; None when it has not.
     """
 
     disclosures: Sequence[Disclosure] = ()
     erasure: Erasure | None = None
+    expiry: int | None = None
 
 
 class Vault:
@@ -110,12 +108,6 @@ class Vault:
             store.sync()
         else:
             self._directory = self.unwrap(wrapped, _DIRECTORY)
-        # A destruction that a crash cut short: the keys are deleted, their bytes may be there yet.
-        if (row := store.get("state", _SHREDDING)) is not None:
-            ranges = load_json(row, field="shredding")
-            self._shred(
-                [], {name: (bytes.fromhex(a), bytes.fromhex(b)) for name, (a, b) in ranges.items()}
-            )
 
     @classmethod
     def create(cls, path: Path, tenant_key: bytes) -> Vault:
@@ -146,13 +138,14 @@ class Vault:
         self.store.close()
 
     def recover(self) -> None:
-        """Reopen the store, if it refuses writes since one failed.
+        """Reopen the store, if it refuses writes since one failed; finish what was being shredded.
 
         Raises:
             StoreError: it still fails.
         """
         if not self.store.writable:
             self.store.reopen()
+        self.store.finish_shred()
 
     def wrap(self, key: bytes, name: bytes) -> bytes:
         """Seal a key under the tenant key."""
@@ -177,7 +170,7 @@ class Vault:
         """The key of a subject (canonical identifier); None if it has none, or no more."""
         if (cached := self._subjects.get(identifier)) is not None:
             return cached
-        key_id = self.store.get("subjects", self._lookup(identifier))
+        key_id = self.store.get("subjects", self.lookup(identifier))
         row = None if key_id is None else self.store.get("keys", key_id)
         if key_id is None or row is None or not row.startswith(_LIVE):
             return None
@@ -195,7 +188,8 @@ class Vault:
         self._epochs[epoch] = self.unwrap(wrapped, epoch.encode())
         return self._epochs[epoch]
 
-    def _lookup(self, identifier: str) -> bytes:
+    def lookup(self, identifier: str) -> bytes:
+        """Under what the directory has a subject."""
         message = b"tlog/directory/v1\0" + identifier.encode("utf-8", "surrogatepass")
         return hmac.digest(self._directory, message, "sha256")
 
@@ -228,6 +222,8 @@ class Vault:
         if row is None:
             return Part()
         key_ids, sealed = split_part(row)
+        if not key_ids:
+            return Part(expiry=int.from_bytes(sealed, "big"))
         secret = b""
         for key_id in key_ids:
             held = self.store.get("keys", key_id) or b""
@@ -245,41 +241,24 @@ class Vault:
             ) from None
         return Part(found)
 
-    def destroy(self, identifier: str, erasure: Erasure) -> Destroyed | None:
-        """Destroy a subject's key and all that it opens, in every file of the store.
+    def live_key(self, key_id: bytes) -> bytes | None:
+        """A key by its id; None if it is gone."""
+        row = self.store.get("keys", key_id) or b""
+        return self.unwrap(row[1:], key_id) if row.startswith(_LIVE) else None
 
-        Blocks for as long as the files take to be rewritten. The order for it, and the record of
-        it, are the caller's; a second call finds nothing.
+    def parts_of(self, key_id: bytes) -> Iterator[bytes]:
+        """The keys of the parts that a subject's key opens, by the time of the event."""
+        return (row[KEY_ID_SIZE:] for row, _ in self.store.items("by_subject", key_id))
 
-        Returns:
-            What is gone; None if the subject has no key.
+    def owners(self, key: bytes) -> list[bytes]:
+        """The ids of the keys that open a part together; none if it is not there, or expired."""
+        row = self.store.get("parts", key)
+        return [] if row is None else split_part(row)[0]
 
-        Raises:
-            StoreError: not known to be gone: call again.
-        """
-        found = self.find_subject(identifier)
-        if found is None:
-            return None
-        key_id, lookup = found.key_id, self._lookup(identifier)
-        reason = dump_json({"index": erasure.index, "request_id": erasure.request_id})
-        puts: list[Put] = [("subjects", lookup, None), ("keys", key_id, _GONE + reason)]
-        parts = [row[KEY_ID_SIZE:] for row, _ in self.store.items("by_subject", key_id)]
-        for key in parts:
-            puts.append(("by_subject", key_id + key, None))
-            if (row := self.store.get("parts", key)) is not None:
-                puts.append(("parts", key, _join_part(split_part(row)[0], b"")))
-        ranges = {"subjects": (lookup, lookup), "keys": (key_id, key_id)}
-        if parts:
-            ranges["parts"] = (parts[0], parts[-1])
-            ranges["by_subject"] = (key_id + parts[0], key_id + parts[-1])
-        self._subjects.pop(identifier, None)
-        self._shred(puts, ranges)
-        return Destroyed(key_id, sha256(found.secret).digest(), len(parts))
-
-    def _shred(self, puts: Sequence[Put], ranges: Mapping[str, tuple[bytes, bytes]]) -> None:
-        due = dump_json({name: [a.hex(), b.hex()] for name, (a, b) in ranges.items()})
-        self.store.shred([*puts, ("state", _SHREDDING, due)], ranges)
-        self.store.write([("state", _SHREDDING, None)])
+    def forget(self, key_ids: Collection[bytes]) -> None:
+        """These keys are gone, or about to be: nothing is sealed under them from now on."""
+        kept = {i: key for i, key in self._subjects.items() if key.key_id not in key_ids}
+        self._subjects = kept
 
 
 @dataclass(slots=True)
@@ -301,7 +280,7 @@ class Sealing:
             found = SubjectKey(secrets.token_bytes(KEY_ID_SIZE), secrets.token_bytes(KEY_SIZE))
             wrapped = self.vault.wrap(found.secret, found.key_id)
             self.puts.append(("keys", found.key_id, _LIVE + wrapped))
-            self.puts.append(("subjects", self.vault._lookup(identifier), found.key_id))
+            self.puts.append(("subjects", self.vault.lookup(identifier), found.key_id))
             self._subjects[identifier] = found
         return found
 
@@ -330,7 +309,7 @@ class Sealing:
         secret = _part_secret(b"".join([owner.secret for owner in owners]), key)
         nonce = secrets.token_bytes(_NONCE)
         sealed = nonce + AESGCM(secret).encrypt(nonce, text, key)
-        self.puts.append(("parts", key, _join_part([o.key_id for o in owners], sealed)))
+        self.puts.append(("parts", key, join_part([o.key_id for o in owners], sealed)))
         self.puts.extend([("by_subject", owner.key_id + key, b"") for owner in owners])
 
     def done(self) -> None:
@@ -344,7 +323,13 @@ def part_key(event_id: bytes, leaf_hash: bytes, number: int) -> bytes:
     return event_id + leaf_hash + bytes([number])
 
 
-def _join_part(key_ids: Sequence[bytes], sealed: bytes) -> bytes:
+def gone_key(erasure: Erasure) -> bytes:
+    """What stands in the place of a key that is destroyed."""
+    return _GONE + dump_json({"index": erasure.index, "request_id": erasure.request_id})
+
+
+def join_part(key_ids: Sequence[bytes], sealed: bytes) -> bytes:
+    """Inverse of `split_part`."""
     return bytes([len(key_ids)]) + b"".join(key_ids) + sealed
 
 

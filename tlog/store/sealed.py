@@ -10,6 +10,7 @@ leaves nothing: see there.
 Threads and failure: as in `database`.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ from tlog.store.options import column_family_options
 
 SCHEMA_VERSION: Final = b"vault 1"
 _SCHEMA: Final = b"store/schema"
+_SHREDDING: Final = b"store/shredding"
 _STATE: Final = "state"
 _CHUNK: Final = 1024
 
@@ -74,6 +76,11 @@ class SealedStore(Database):
         """
         store = cls(path, families)
         store.reopen()
+        try:
+            store.finish_shred()
+        except BaseException:
+            store.close()
+            raise
         return store
 
     def _family_options(self) -> Mapping[str, Options]:
@@ -150,20 +157,45 @@ class SealedStore(Database):
         The ranges (family to first and last key, both included) are compacted down to the last
         level, by force: without it RocksDB moves a table with all that is deleted in it. Then the
         database is opened anew, which empties the write-ahead log, and writes a new manifest: the
-        old one names the first and the last key of each table that ever was. Blocks, so run it
-        beside no other call; after a crash on the way call it again, with the same ranges.
+        old one names the first and the last key of each table that ever was.
+
+        It is three steps, for who has something else to do meanwhile. A crash between them, or a
+        failure, is made good by `finish_shred`, which `open` calls.
 
         Raises:
             StoreFull, StoreCorrupt, StoreError: as `write` and `reopen`.
         """
-        self.write(puts)
+        self.begin_shred(puts, ranges)
+        self.compact_shredded()
+        self.end_shred()
+
+    def begin_shred(self, puts: Iterable[Put], ranges: Mapping[str, tuple[bytes, bytes]]) -> None:
+        """Write, and what is to be compacted with it: so no crash forgets it."""
+        due = {name: [first.hex(), last.hex()] for name, (first, last) in ranges.items()}
+        self.write([*puts, (_STATE, _SHREDDING, json.dumps(due).encode())])
+
+    def compact_shredded(self) -> None:
+        """The long step: may run in another thread, beside reads."""
+        due = json.loads(self.get(_STATE, _SHREDDING) or b"{}")
         with self._open_lock:
             self._check_writable()
             options = CompactOptions()
             options.set_bottommost_level_compaction(BottommostLevelCompaction.force())
             try:
-                for name, (first, last) in ranges.items():
-                    self._families[name].compact_range(first, last + b"\0", options)
+                for name, (first, last) in due.items():
+                    self._families[name].compact_range(
+                        bytes.fromhex(first), bytes.fromhex(last) + b"\0", options
+                    )
             except Exception as error:
                 raise self._poison(error) from error
-            self.reopen()
+
+    def end_shred(self) -> None:
+        """Open the database anew: the log and the manifest of what was is gone."""
+        self.reopen()
+        self.write([(_STATE, _SHREDDING, None)])
+
+    def finish_shred(self) -> None:
+        """Finish what was begun."""
+        if self.get(_STATE, _SHREDDING) is not None:
+            self.compact_shredded()
+            self.end_shred()

@@ -1,0 +1,530 @@
+"""Erasure upon an order: what goes, what stays, what is refused, and what is never half done."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.audit.approvers import CISO, DPO, every_byte, governed, order
+from tests.audit.producer import ALICE, SHOP, access, received, signed
+from tests.audit.tenant import NOW, indices, opened, types, values
+from tlog.audit import Draft, EventRefused
+from tlog.audit.codec import decode_base64url, dump_json, encode_base64url
+from tlog.audit.erasing import Receipt, erased_at, preview, standing, submit
+from tlog.audit.errors import AuditError, Held, OrderRefused
+from tlog.audit.jws import parse_jws, verify_jws
+from tlog.audit.orders import TYPE, Document, Kind, Limits, check_order, parse_document, read_order
+from tlog.audit.records import Records
+from tlog.audit.vault import Erasure, Part, split_part
+from tlog.log import Overloaded, Unavailable
+from tlog.store import StoreFull
+
+BOB = "bob@example.com"
+
+
+async def refused(records: Records, data: bytes) -> AuditError:
+    """An order that is refused leaves nothing behind."""
+    size, rows = records.log.sequencer.edge.size, dict(records.vault.store.items("keys"))
+    with pytest.raises(AuditError) as caught:
+        await submit(records, data)
+    assert (records.log.sequencer.edge.size, dict(records.vault.store.items("keys"))) == (
+        size,
+        rows,
+    )
+    return caught.value
+
+
+async def test_an_erasure_from_the_order_to_the_receipt(tmp_path: Path) -> None:
+    async with governed(tmp_path) as records:
+        events = [
+            signed(received(), 1),
+            signed(access("Alice@example.com"), 2),
+            signed(access(ALICE, BOB), 3),
+            signed(access(BOB), 4),
+            signed(
+                access(ALICE, type="access.disclose", public={"purpose": "x", "recipient": "ads"}),
+                5,
+            ),
+        ]
+        await records.accept(events)
+        entries = [records.log.reader.entry(index, 9) for index in range(9)]
+        key = records.vault.find_subject(ALICE)
+        assert key is not None
+        made = order()
+        receipt = await submit(records, made.encode())
+        assert (receipt.index, receipt.repeated, receipt.erased_before) == (9, False, False)
+        assert receipt.recorded_at is not None
+        assert receipt.complete_by == receipt.recorded_at + timedelta(days=30)
+        claims = records.read(9).payload
+        assert {
+            name: claims.get(name) for name in ("key_id", "key_sha256", "count", "approvers")
+        } == {
+            "key_id": key.key_id.hex(),
+            "key_sha256": key.digest.hex(),
+            "count": 8,
+            "approvers": ["ciso", "dpo"],
+        }
+        assert claims["recipients"] == ["ads"]
+        assert claims["event_id"] == receipt.order.order_id
+        gone = Part(erasure=Erasure(9, "R-1"))
+        assert records.read(4).parts == [gone, gone]
+        # What is said of two is gone with the first; what is said of Bob alone is there.
+        assert records.read(6).parts[:2] == [gone, gone]
+        assert values(records, 6)[2] == {"id": BOB}
+        assert values(records, 7)[1] == {"id": BOB}
+        assert records.read(9).parts == [Part(), gone]  # the record itself says of whom no more
+        assert [records.log.reader.entry(index, 10) for index in range(9)] == entries
+        # The log alone proves that two approvers ordered it.
+        document = parse_document(str(claims["order"]).encode())
+        state = records._state
+        assert state is not None
+        kept = read_order(document, records.catalogue)
+        assert check_order(document, kept, state.registry, tenant="acme", now=records.clock()) == [
+            "ciso",
+            "dpo",
+        ]
+        for text, signer in zip(document.signatures, (DPO, CISO), strict=True):
+            verify_jws(parse_jws(text, typ=TYPE), signer.vkey)
+
+        # The same order again, another one for her, and one for somebody unknown.
+        again = await submit(records, made.encode())
+        assert (again.index, again.repeated, again.claims) == (9, True, receipt.claims)
+        other = await submit(records, order(request_id="R-2").encode())
+        assert (other.index, other.erased_before, other.claims) == (9, True, receipt.claims)
+        nobody = await submit(records, order(subject="zoe@example.com").encode())
+        assert (nobody.index, nobody.claims) == (None, {})
+        assert records.log.sequencer.edge.size == 10
+
+        # She comes back: another key, which knows nothing of what was.
+        assert indices(await records.accept([signed(access(ALICE), 6)])) == [10]
+        fresh = records.vault.find_subject(ALICE)
+        assert fresh is not None
+        assert fresh.key_id != key.key_id
+        assert values(records, 10)[1] == {"id": ALICE}
+        assert records.read(5).parts == [gone, gone]
+        assert erased_at(records, ALICE) == 9
+        second = await submit(records, order(request_id="R-2").encode())
+        assert (second.index, second.claims["count"]) == (11, 2)
+        assert records.read(10).parts == [Part(erasure=Erasure(11, "R-2"))] * 2
+        assert records.read(4).parts == [gone, gone]
+        assert erased_at(records, "ALICE@example.com") == 11
+    async with opened(tmp_path) as records:
+        assert records.read(4).parts == [gone, gone]
+        assert (await submit(records, made.encode())).index == 9
+        assert (await submit(records, order().encode())).index == 11
+
+
+async def test_secrets_and_plaintext_are_in_no_file(tmp_path: Path) -> None:
+    async with governed(tmp_path) as records:
+        note = "she asked by post from Springfield"
+        events = [signed(received(personal={"details": {"note": note}}), 1)]
+        events += [signed(access(ALICE), seq) for seq in range(2, 12)]
+        events += [signed(access(f"{i}@example.com"), 12 + i) for i in range(50)]
+        await records.accept(events)
+        for family in records.vault.store._families.values():
+            family.flush(True)
+        await records.accept([signed(access(ALICE), 62)])
+        store, key = records.vault.store, records.vault.find_subject(ALICE)
+        assert key is not None
+        wrapped = store.get("keys", key.key_id)
+        assert wrapped is not None
+        sealed = [
+            split_part(row)[1]
+            for key_ in records.vault.parts_of(key.key_id)
+            if (row := store.get("parts", key_)) is not None
+        ]
+        lookup = records.vault.lookup(ALICE)
+        secrets = [wrapped[13:], lookup, *sealed]
+        assert len(sealed) == 24
+        before = every_byte(tmp_path)
+        assert all(secret in before for secret in secrets)
+        # What opens is not there before either; that it would be found, the sealed bytes show.
+        plain = [key.secret, key.secret.hex().encode(), ALICE.encode(), note.encode()]
+        plain += [encode_base64url(text)[3:-3].encode() for text in (ALICE.encode(), note.encode())]
+        assert not any(text in before for text in plain)
+
+        made = order()
+        await submit(records, made.encode())
+        await records.log.publisher.wait_for(records.log.sequencer.edge.size)
+        after = every_byte(tmp_path)
+        assert not any(secret in after for secret in secrets + plain)
+        assert made.disclosure.encode() not in after
+        salt, *_ = json.loads(decode_base64url(made.disclosure, field="x"))
+        assert salt.encode() not in after
+        assert key.digest.hex().encode() in json.dumps(records.read(66).payload).encode()
+    closed = every_byte(tmp_path)
+    assert not any(secret in closed for secret in secrets + plain)
+
+
+async def test_what_is_not_in_order_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    now = NOW
+    async with governed(tmp_path, clock=lambda: now) as records:
+        await records.accept([signed(access(ALICE, occurred_at=NOW), 1)])
+
+        async def field(data: bytes) -> str:
+            return (await refused(records, data)).field
+
+        made = order(now=NOW)
+        assert await field(made.kept().encode()) == "subject"
+        assert await field(order(Kind.ERASE, DPO, now=NOW).encode()) == "signatures"
+        assert await field(order(Kind.ERASE, DPO, SHOP, now=NOW).encode()) == "signatures[1]"
+        assert await field(order(now=NOW, tenant="other").encode()) == "tenant"
+        assert await field(order(now=NOW - timedelta(days=7)).encode()) == "expires_at"
+        assert await field(b"{}") == "order"
+        # An event has the id of the order: whoever put it there stops this order, and no other.
+        taken = json.loads(made.payload)["order_id"]
+        await records.accept([signed(access(event_id=taken, occurred_at=NOW), 2)])
+        assert await field(made.encode()) == "order_id"
+        revocation = {"about_producer": "ciso", "old_vkey": str(CISO.vkey), "reason": "left"}
+        other = order(now=NOW)
+        first = await submit(records, other.encode())
+        await records.record(Draft("producer.key_revoked", revocation, {}, occurred_at=NOW))
+        assert await field(order(now=NOW).encode()) == "signatures[1]"
+        # What was carried out is answered as ever.
+        now = NOW + timedelta(days=100)
+        again = await submit(records, other.encode())
+        assert (again.index, again.repeated) == (first.index, True)
+
+
+async def test_an_order_with_the_id_of_another(tmp_path: Path) -> None:
+    async with governed(tmp_path) as records:
+        await records.accept([signed(access(ALICE), 1), signed(access(BOB), 2)])
+        made = order()
+        await submit(records, made.encode())
+        payload = json.loads(made.payload) | {"reason": "another"}
+        twin = Document(dump_json(payload), made.disclosure).approved(DPO).approved(CISO)
+        error = await refused(records, twin.encode())
+        assert error.field == "order_id"
+        assert "entry 6 is that of another order" in str(error)
+        # An event with its id comes in later: a conflict, which changes no receipt.
+        late = signed(access(event_id=payload["order_id"]), 3)
+        await records.accept([late])
+        assert types(records, 7) == ["access.read", "log.conflict"]
+        assert (await submit(records, made.encode())).index == 6
+
+
+async def test_holds(tmp_path: Path) -> None:
+    async with governed(tmp_path) as records:
+        await records.accept(
+            [signed(received(), 1), signed(access(ALICE, BOB), 2), signed(access("carol"), 3)]
+        )
+        placed = await submit(records, order(Kind.PLACE).encode())
+        assert placed.index == 7
+        (hold,) = await standing(records)
+        assert (hold.hold_id, hold.index, hold.request_id) == ("H-1", 7, "")
+        assert (hold.reason, list(hold.approvers)) == ("asked", ["ciso", "dpo"])
+        error = await refused(records, order().encode())
+        assert isinstance(error, Held)
+        assert "held by H-1" in str(error)
+        # Bob's key opens what is said of both: it is held as well.
+        assert "H-1" in str(await refused(records, order(subject=BOB).encode()))
+        assert (await refused(records, order(Kind.PLACE).encode())).field == "hold_id"
+        assert (
+            await refused(records, order(Kind.RELEASE, hold_id="H-9").encode())
+        ).field == "hold_id"
+        # A hold on a request holds the subjects of its records, and its own erasure.
+        await submit(records, order(Kind.PLACE, hold_id="H-2", request_id="R-1").encode())
+        assert "H-1, H-2" in str(await refused(records, order().encode()))
+        assert "H-2" in str(await refused(records, order(subject="carol").encode()))
+        assert (await submit(records, order(subject="carol", request_id="R-9").encode())).index == 9
+    async with opened(tmp_path) as records:
+        assert [hold.hold_id for hold in await standing(records)] == ["H-1", "H-2"]
+        store = records.vault.store
+        store.write([("state", b"snapshot", None)])
+        records._state = None  # all of it comes back from the log alone
+        assert [hold.index for hold in await standing(records)] == [7, 8]
+        released = await submit(records, order(Kind.RELEASE).encode())
+        assert "H-2" in str(await refused(records, order().encode()))
+        assert "held by H-2:" in str(await refused(records, order().encode()))
+        assert (await submit(records, order(Kind.RELEASE, hold_id="H-2").encode())).index == 11
+        assert await standing(records) == []
+        assert (await submit(records, order().encode())).index == 12
+        assert released.index == 10
+        # The hold names her no more either.
+        assert records.read(7).parts == [Part(), Part(erasure=Erasure(12, "R-1"))]
+
+
+async def test_a_hold_on_somebody_of_whom_nothing_is_known_yet(tmp_path: Path) -> None:
+    async with governed(tmp_path) as records:
+        await submit(records, order(Kind.PLACE).encode())
+        await records.accept([signed(access(ALICE), 1)])
+        assert isinstance(await refused(records, order().encode()), Held)
+        snapshot = records._state
+        assert snapshot is not None
+        _, _, state = snapshot.snapshot()
+        assert state is not None
+        assert b"alice" not in state
+        assert b"alice" not in every_byte(tmp_path)
+
+
+async def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
+    async with governed(tmp_path) as records:
+        await records.accept(
+            [
+                signed(received(), 1),
+                signed(access(ALICE, BOB), 2),
+                signed(access(ALICE), 3),
+                signed(
+                    access(
+                        ALICE, type="disclosure.sold",
+                        public={"recipient": "ads", "data_categories": ["x"]},
+                    ),
+                    4,
+                ),
+            ]
+        )  # fmt: skip
+        families = ("keys", "parts", "by_subject", "subjects", "state", "events")
+        before = {name: dict(records.vault.store.items(name)) for name in families}
+        seen = await preview(records, " Alice@example.com")
+        survey = seen.survey
+        assert survey.types == {"request.received": 1, "access.read": 2, "disclosure.sold": 1}
+        assert survey.classes == {"requests": 2, "access": 2}
+        assert (survey.parts, survey.shared, list(survey.recipients)) == (8, 1, ["ads"])
+        assert (seen.erased_at, seen.holds) == (None, [])
+        assert (await preview(records, "zoe")).key_id == b""
+        for wrong in ("", "x" * 600):
+            with pytest.raises(EventRefused):
+                await preview(records, wrong)
+        await submit(records, order(Kind.PLACE, request_id="R-1").encode())
+        assert (await preview(records, ALICE)).holds == ["H-1"]
+        assert (await preview(records, BOB)).holds == []
+        assert (await preview(records, BOB, "R-1")).holds == ["H-1"]
+        assert records.log.sequencer.edge.size == 9
+        await submit(records, order(Kind.RELEASE).encode())
+        after = {name: dict(records.vault.store.items(name)) for name in families}
+        for name in ("keys", "parts", "by_subject", "subjects"):
+            assert after[name] == before[name]
+        await submit(records, order().encode())
+        gone = await preview(records, ALICE)
+        assert (gone.key_id, gone.erased_at) == (b"", 10)
+
+
+async def test_many_recipients_are_bounded(tmp_path: Path) -> None:
+    async with governed(tmp_path) as records:
+        await records.accept(
+            [
+                signed(
+                    access(
+                        ALICE, type="access.disclose",
+                        public={"purpose": "x", "recipient": f"r{number:03}"},
+                    ),
+                    number,
+                )
+                for number in range(1, 101)
+            ]
+        )  # fmt: skip
+        receipt = await submit(records, order().encode())
+        told = receipt.claims["recipients"]
+        assert (len(told), told[0]) == (64, "r001")
+        assert told[-1] == "and 37 more, in the subject's records"
+
+
+async def test_who_would_erase_everybody_is_stopped(tmp_path: Path) -> None:
+    now = NOW
+
+    def later() -> datetime:
+        return now
+
+    limits = Limits(erasures_per_hour=2, backup_days=1)
+    async with governed(tmp_path, clock=later, limits=limits) as records:
+        people = [f"{i}@example.com" for i in range(4)]
+        await records.accept(
+            [signed(access(each, occurred_at=NOW), i) for i, each in enumerate(people, 1)]
+        )
+        for each in people[:2]:
+            await submit(records, order(subject=each, now=now).encode())
+            now += timedelta(minutes=10)
+        orders = [order(subject=each, now=now).encode() for each in people]
+        with capture_logs() as logs, pytest.raises(Overloaded, match="2 erasures within") as caught:
+            await submit(records, orders[2])
+        assert caught.value.retry_after == 40 * 60
+        assert [(each["event"], each["log_level"]) for each in logs] == [
+            ("mass erasure stopped", "critical")
+        ]
+        assert records.counters.erasures_stopped == 1
+        assert records.vault.find_subject(people[2]) is not None
+    async with opened(tmp_path, clock=later, limits=limits) as records:
+        with pytest.raises(Overloaded):  # a restart does not help
+            await submit(records, orders[2])
+        # What is no erasure is not counted.
+        assert (await submit(records, orders[1])).erased_before
+        now = NOW + timedelta(minutes=60)
+        receipt = await submit(records, orders[2])
+        assert receipt.complete_by == now + timedelta(days=1)
+        with pytest.raises(Overloaded):
+            await submit(records, orders[3])
+
+
+async def test_many_at_once_and_a_caller_that_goes_away(tmp_path: Path) -> None:
+    async with governed(tmp_path) as records:
+        people = [f"{i}@example.com" for i in range(6)]
+        await records.accept([signed(access(each), i) for i, each in enumerate(people, 1)])
+        orders = [order(subject=each).encode() for each in people]
+        twice = await asyncio.gather(
+            *[submit(records, each) for each in [*orders[:3], *orders[:3]]],
+            records.accept([signed(access(people[0]), 7)]),
+        )
+        receipts = [each for each in twice if isinstance(each, Receipt)]
+        assert sorted(each.repeated for each in receipts) == [False] * 3 + [True] * 3
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await submit(records, orders[3])
+    async with opened(tmp_path) as records:
+        for index in range(4, 8):
+            assert records.read(index).parts[1].erasure is not None
+        assert (await submit(records, orders[3])).repeated
+    with pytest.raises(Unavailable, match="shutting down"):
+        await submit(records, orders[4])
+
+
+@pytest.mark.parametrize("failing", ["begin_shred", "compact_shredded", "end_shred"])
+async def test_a_disk_that_fails_at_the_deed(tmp_path: Path, failing: str) -> None:
+    async with governed(tmp_path) as records:
+        await records.accept([signed(access(ALICE), 1)])
+        store, real = records.vault.store, getattr(records.vault.store, failing)
+
+        def full(*_: Any) -> None:
+            setattr(store, failing, real)
+            store._unusable = "a write failed"
+            raise StoreFull("no room")
+
+        setattr(store, failing, full)
+        made = order().encode()
+        with pytest.raises(StoreFull):
+            await submit(records, made)
+        receipt = await submit(records, made)
+        assert (receipt.index, receipt.repeated) == (5, True)
+        assert records.read(4).parts == [Part(erasure=Erasure(5, "R-1"))] * 2
+        assert store.get("state", b"store/shredding") is None
+
+
+async def test_a_vault_from_an_old_copy_forgets_again(tmp_path: Path) -> None:
+    async with governed(tmp_path) as records:
+        await records.accept([signed(access(ALICE), 1), signed(access(BOB), 2)])
+        key = records.vault.find_subject(ALICE)
+        assert key is not None
+        row = records.vault.store.get("keys", key.key_id)
+        assert row is not None
+    shutil.copytree(tmp_path / "vault", tmp_path / "copy")
+    async with opened(tmp_path) as records:
+        made = order().encode()
+        await submit(records, made)
+    shutil.rmtree(tmp_path / "vault")
+    shutil.move(tmp_path / "copy", tmp_path / "vault")
+    assert row[13:] in every_byte(tmp_path)
+    async with opened(tmp_path) as records:
+        assert records.read(4).parts == [Part(erasure=Erasure(6, "R-1"))] * 2
+        assert values(records, 5)[1] == {"id": BOB}
+        assert (await submit(records, made)).index == 6
+        assert (await submit(records, order().encode())).erased_before
+        assert row[13:] not in every_byte(tmp_path)
+
+
+DYING = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from tests.audit.tenant import opened
+from tlog.audit.erasing import submit
+from tlog.audit.obligations import Obligations
+from tlog.audit.round import Round
+from tlog.log.sequencer import Sequencer
+from tlog.store.sealed import SealedStore
+
+where = sys.argv[2]
+live = False
+
+def die(point):
+    if live and point == where:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def around(owner, name, before, after):
+    real = getattr(owner, name)
+    def wrapped(*args, **kwargs):
+        die(before)
+        result = real(*args, **kwargs)
+        die(after)
+        return result
+    setattr(owner, name, wrapped)
+
+around(Round, "marks", "before the vault", "")
+around(SealedStore, "sync", "", "between vault and log")
+around(Sequencer, "_write", "", "between write and sync of the log")
+around(Round, "unmarks", "after the log", "")
+around(Obligations, "apply", "", "before the deed")
+around(SealedStore, "begin_shred", "", "the key is written over")
+around(SealedStore, "compact_shredded", "", "compacted")
+around(SealedStore, "end_shred", "", "before the receipt")
+
+async def main():
+    global live
+    async with opened(Path(sys.argv[1])) as records:
+        live = True
+        print(await submit(records, sys.stdin.buffer.read()), flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "erased"),
+    [
+        ("before the vault", {False}),
+        ("between vault and log", {False}),
+        ("between write and sync of the log", {False, True}),
+        ("after the log", {True}),
+        ("before the deed", {True}),
+        ("the key is written over", {True}),
+        ("compacted", {True}),
+        ("before the receipt", {True}),
+    ],
+)
+async def test_killed(tmp_path: Path, where: str, erased: set[bool]) -> None:
+    async with governed(tmp_path) as records:
+        await records.accept([signed(access(ALICE), 1), signed(access(ALICE, BOB), 2)])
+        key = records.vault.find_subject(ALICE)
+        assert key is not None
+        row = records.vault.store.get("keys", key.key_id)
+        assert row is not None
+    made = order().encode()
+    child = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", DYING, str(tmp_path), where],
+        input=made,
+        capture_output=True,
+        check=False,
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert child.stdout == b""
+    async with opened(tmp_path) as records:
+        recorded = records.log.sequencer.edge.size == 7
+        assert recorded in erased
+        # Recorded and destroyed, or neither: as soon as it is open.
+        assert (records.vault.live_key(key.key_id) is None) is recorded
+        assert (row[13:] in every_byte(tmp_path / "vault")) is not recorded
+        assert list(records.vault.store.items("pending")) == []
+        receipt = await submit(records, made)
+        assert (receipt.index, receipt.repeated) == (6, recorded)
+        assert records.read(4).parts == [Part(erasure=Erasure(6, "R-1"))] * 2
+        assert values(records, 5) == [{}, {}, {"id": BOB}]
+        assert row[13:] not in every_byte(tmp_path / "vault")
+        assert types(records, 4) == ["access.read", "access.read", "subject.key_destroyed"]
+
+
+async def test_an_order_that_its_record_cannot_carry(tmp_path: Path) -> None:
+    async with governed(tmp_path) as records:
+        await records.accept([signed(access(ALICE), 1)])
+        records.log.config.__dict__["max_entry_size"] = 1500
+        error = await refused(records, order(reason="x" * 500).encode())
+        assert isinstance(error, OrderRefused)
+        assert "its record is refused" in str(error)

@@ -1,0 +1,132 @@
+"""What the log's own records oblige the vault to: what is held, what is to be destroyed.
+
+Derived from the log, as `producers` is: `Obligations.apply` is called for each such record when it
+is appended, and again when the state is rebuilt. No subject is in it but as its token and by where
+its hold stands in the log, so that nothing here outlives an erasure that should not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Self
+
+from tlog.audit.codec import decode_base64url
+from tlog.audit.times import format_time, parse_time
+from tlog.audit.tokens import Token
+from tlog.audit.vault import Erasure
+from tlog.store.sealed import Put
+
+DESTROYED: Final = "subject.key_destroyed"
+PLACED: Final = "retention.hold_placed"
+RELEASED: Final = "retention.hold_released"
+OBLIGING: Final = frozenset({DESTROYED, PLACED, RELEASED})
+RECENT: Final = timedelta(hours=1)
+_ERASED: Final = b"erased/"
+
+
+@dataclass(frozen=True, slots=True)
+class Obliging:
+    """A record of the log's own that obliges to something.
+
+    Attributes:
+        claims: its public claims.
+        tokens: of its leaf.
+        part: the key of its part about its subject, in the vault; empty if it has none.
+    """
+
+    claims: Mapping[str, Any]
+    tokens: Sequence[Token]
+    part: bytes
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A hold that stands: on a request, or on the subject of a part.
+
+    Attributes:
+        index: of the entry that placed it.
+    """
+
+    index: int
+    request_id: str
+    part: bytes
+
+
+@dataclass(slots=True)
+class Obligations:
+    """All that stands.
+
+    Attributes:
+        holds: by their ids.
+        keys: that a record says are destroyed, by key id; they may be there yet.
+        erasures: when the last ones were recorded.
+    """
+
+    holds: dict[str, Hold] = field(default_factory=dict)
+    keys: dict[bytes, Erasure] = field(default_factory=dict)
+    erasures: list[datetime] = field(default_factory=list)
+
+    def apply(self, record: Obliging, index: int) -> list[Put]:
+        """Take in a record that was appended.
+
+        Returns:
+            What is to be put into the vault for it.
+        """
+        claims = record.claims
+        match claims["type"]:
+            case "subject.key_destroyed":
+                self.keys[bytes.fromhex(claims["key_id"])] = Erasure(index, claims["request_id"])
+                self.erasures = [*self.recent(record.received_at), record.received_at]
+                return list(_erased_rows(record.tokens, index))
+            case "retention.hold_placed":
+                hold = Hold(index, "" if record.part else claims["request_id"], record.part)
+                self.holds[claims["hold_id"]] = hold
+            case "retention.hold_released":
+                self.holds.pop(claims["hold_id"], None)
+        return []
+
+    def recent(self, now: datetime) -> list[datetime]:
+        """The erasures of the hour before."""
+        return [time for time in self.erasures if now - time < RECENT]
+
+    def made(self) -> dict[str, Any]:
+        """As plain values, for a snapshot."""
+        return {
+            "holds": {
+                name: [hold.index, hold.request_id, hold.part.hex()]
+                for name, hold in self.holds.items()
+            },
+            "keys": {
+                key_id.hex(): [erasure.index, erasure.request_id]
+                for key_id, erasure in self.keys.items()
+            },
+            "erasures": [format_time(time) for time in self.erasures],
+        }
+
+    @classmethod
+    def of(cls, made: Mapping[str, Any]) -> Self:
+        """Inverse of `made`."""
+        return cls(
+            {
+                name: Hold(index, request_id, bytes.fromhex(part))
+                for name, (index, request_id, part) in made["holds"].items()
+            },
+            {bytes.fromhex(key_id): Erasure(*row) for key_id, row in made["keys"].items()},
+            [parse_time(time, field="erasures") for time in made["erasures"]],
+        )
+
+
+def _erased_rows(tokens: Sequence[Token], index: int) -> Iterator[Put]:
+    """How somebody who was erased is known again: by a token, as in the leaf."""
+    for token in tokens:
+        if token.field == "subject":
+            yield "state", erased_key(token), index.to_bytes(8, "big")
+
+
+def erased_key(token: Token) -> bytes:
+    """Under what the vault keeps the entry that says that the subject of a token is erased."""
+    value = decode_base64url(token.value, field="token")
+    return _ERASED + token.epoch.encode() + b"/" + value

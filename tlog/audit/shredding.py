@@ -1,0 +1,63 @@
+"""What goes from the vault for good: keys that are destroyed, parts that are past their time.
+
+Gathered here, then written together and forced off the disk (`SealedStore.shred`). Why it goes is
+in the log before: these are the deeds to its words, and doing them again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from tlog.audit.vault import Erasure, Vault, gone_key, join_part
+from tlog.store.sealed import Put
+
+_LAST = b"\xff" * 32
+
+
+@dataclass(slots=True)
+class Shredding:
+    """Puts, and the ranges of keys whose older values must be in no file."""
+
+    vault: Vault
+    puts: list[Put] = field(default_factory=list)
+    ranges: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+
+    def _put(self, family: str, key: bytes, value: bytes | None) -> None:
+        self.puts.append((family, key, value))
+        first, last = self.ranges.get(family, (key, key))
+        self.ranges[family] = min(first, key), max(last, key)
+
+    def destroy(self, erasures: Mapping[bytes, Erasure], *, identifier: str | None = None) -> None:
+        """Destroy keys that are there, and all that they open, alone or together with others.
+
+        Args:
+            erasures: where the log says so, by key id.
+            identifier: whose key it is, in canonical form, if that is known: else all are searched.
+        """
+        live = [key_id for key_id in erasures if self.vault.live_key(key_id) is not None]
+        for key_id in live:
+            self._put("keys", key_id, gone_key(erasures[key_id]))
+            for key in self.vault.parts_of(key_id):
+                self._put("by_subject", key_id + key, None)
+                if owners := self.vault.owners(key):
+                    self._put("parts", key, join_part(owners, b""))
+        self._forget(live, identifier)
+
+    def _forget(self, key_ids: Collection[bytes], identifier: str | None = None) -> None:
+        """Nobody finds these keys by an identifier any more."""
+        if not key_ids:
+            return
+        self.vault.forget(key_ids)
+        lookups = (
+            [self.vault.lookup(identifier)] if identifier is not None else self._lookups(key_ids)
+        )
+        for lookup in lookups:
+            self.puts.append(("subjects", lookup, None))
+            # What is to be compacted stands in the store until it is: it must not tell of whom.
+            first, last = self.ranges.get("subjects", (lookup[:1], lookup[:1] + _LAST))
+            self.ranges["subjects"] = min(first, lookup[:1]), max(last, lookup[:1] + _LAST)
+
+    def _lookups(self, key_ids: Collection[bytes]) -> Iterator[bytes]:
+        wanted = set(key_ids)
+        return (row for row, key_id in self.vault.store.items("subjects") if key_id in wanted)
