@@ -67,14 +67,9 @@ async def test_an_erasure_from_the_order_to_the_receipt(tmp_path: Path) -> None:
         assert receipt.recorded_at is not None
         assert receipt.complete_by == receipt.recorded_at + timedelta(days=30)
         claims = records.read(9).payload
-        assert {
-            name: claims.get(name) for name in ("key_id", "key_sha256", "count", "approvers")
-        } == {
-            "key_id": key.key_id.hex(),
-            "key_sha256": key.digest.hex(),
-            "count": 8,
-            "approvers": ["ciso", "dpo"],
-        }
+        assert claims.items() >= {"key_id": key.key_id.hex(), "count": 8}.items()
+        assert claims["key_sha256"] == sha256(key.secret).hexdigest()
+        assert claims["approvers"] == ["ciso", "dpo"]
         assert claims["recipients"] == ["ads"]
         assert claims["event_id"] == receipt.order.order_id
         gone = Part(erasure=Erasure(9, "R-1"))
