@@ -34,7 +34,8 @@ Erasable class: HMAC under the subject's own random key, and dies with it. The t
 **Requests.** What the law asks to be known of them is reckoned from public claims alone, by pure
 functions that are imported by name (they load calendars): `cases` reads what became of each,
 `deadlines` by when it had to, over the business days of `calendar`, and `report` counts a year,
-with the entries behind each figure; `report_formats` writes that down.
+with the entries behind each figure; `report_formats` writes that down. `docket` keeps up
+with the log, and has all of it ready.
 
 **Keys.** A tenant key (file, or the command of a KMS) wraps a random key for each subject, an
 epoch key for each quarter, and the key of the directory from identifier to subject. A part about

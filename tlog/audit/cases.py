@@ -21,8 +21,8 @@ WITHDRAWN: Final = "request.withdrawn"
 DENIED: Final = "request.denied"
 PARTIALLY_DENIED: Final = "request.partially_denied"
 FULFILLED: Final = "request.fulfilled"
-_APPLIED: Final = "optout.applied"
-_DONE: Final = frozenset({FULFILLED, _APPLIED})
+APPLIED: Final = "optout.applied"
+_DONE: Final = frozenset({FULFILLED, APPLIED})
 
 
 class Outcome(StrEnum):
@@ -92,6 +92,11 @@ class Case:
         """The event that tells the jurisdiction: the first one that names any."""
         return next((event for event in self.events if event.text("jurisdiction")), None)
 
+    @property
+    def jurisdiction(self) -> str:
+        """Where it is from, as far as any event tells; empty if none does."""
+        return self.located.text("jurisdiction") if self.located else ""
+
     def first(self, kind: str) -> CaseEvent | None:
         """The first event of a type."""
         return next((event for event in self.events if event.type == kind), None)
@@ -119,7 +124,7 @@ class Case:
 
 _OUTCOMES: Final = {
     FULFILLED: Outcome.FULFILLED,
-    _APPLIED: Outcome.FULFILLED,
+    APPLIED: Outcome.FULFILLED,
     PARTIALLY_DENIED: Outcome.PARTIAL,
     DENIED: Outcome.DENIED,
 }
@@ -177,6 +182,6 @@ def _case(request_id: str, named: list[CaseEvent]) -> Case:
 
 def _answers(event: CaseEvent, *, opted_out: bool) -> bool:
     """An opt-out is carried out by its application; one that names a system is but a step."""
-    if event.type == _APPLIED:
+    if event.type == APPLIED:
         return opted_out and not event.text("system")
     return event.type in _OUTCOMES

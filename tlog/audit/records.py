@@ -21,6 +21,8 @@ import structlog
 
 from tlog.audit.catalogue import Catalogue
 from tlog.audit.claims import event_id_bytes
+from tlog.audit.deadlines import Terms
+from tlog.audit.docket import Docket
 from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.event import Draft, read_payload
 from tlog.audit.jws import parse_jws
@@ -104,6 +106,7 @@ class Records:
         counters: what came in so far, for the metrics.
         clock: the time of receipt.
         limits: on what orders may do.
+        docket: the requests, and how their deadlines stand.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class Records:
         limits: Limits,
         root: VerifierKey | None,
         verifiers: Verifiers | None,
+        terms: Terms | None,
     ) -> None:
         self.log = log
         self.vault = vault
@@ -126,6 +130,7 @@ class Records:
         self.limits = limits
         self.service = signer.vkey.name
         self.counters = Counters()
+        self.docket = Docket(log, terms or Terms())
         self._signer = signer
         self._root = root or signer.vkey
         self._verifiers = verifiers
@@ -156,6 +161,7 @@ class Records:
         limits: Limits = DEFAULT_LIMITS,
         root: VerifierKey | None = None,
         verifiers: Verifiers | None = None,
+        terms: Terms | None = None,
     ) -> AsyncIterator[Records]:
         """Reconcile the vault with the log, and run.
 
@@ -171,6 +177,7 @@ class Records:
             limits: on what orders may do.
             root: the first key that the service had, if it has been rotated since.
             verifiers: other processes that verify signatures; the caller's to close.
+            terms: how the deadlines of requests are reckoned; as in California, if not given.
 
         Raises:
             AuditError, StoreError, LogError: the two cannot be reconciled.
@@ -189,6 +196,7 @@ class Records:
             limits=limits,
             root=root,
             verifiers=verifiers,
+            terms=terms,
         )
         await records._recover()
         task = asyncio.create_task(records._run(), name=f"{tenant}-records")

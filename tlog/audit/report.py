@@ -92,6 +92,7 @@ class Report:
         size: of the tree that was read.
         californian: the jurisdictions that are California.
         figures: by population, kind (a key of `KINDS`), and name.
+        jurisdictions: whose requests alone were counted, in capitals; empty for all.
         left_out: requests of types that 7102 does not ask for, by type.
         nowhere: requests that name no jurisdiction: among all individuals, not in California.
         findings: what is odd about the cases of the year, in words.
@@ -103,6 +104,7 @@ class Report:
     counted_by: CountedBy
     grounds: Mapping[str, Ground]
     californian: tuple[str, ...]
+    jurisdictions: tuple[str, ...]
     figures: Mapping[Population, Mapping[str, Mapping[str, Figure]]]
     left_out: Mapping[str, Figure]
     nowhere: Figure
@@ -157,8 +159,11 @@ def make_report(
     counted_by: CountedBy = CountedBy.RECEIVED,
     grounds: Mapping[str, Ground] = GROUNDS,
     californian: Collection[str] = CALIFORNIA,
+    jurisdictions: Collection[str] = (),
 ) -> Report:
     """The report of a year from the events of the first `size` entries of the log.
+
+    With `jurisdictions`, such as `US-CO`, of the requests that name one of these alone.
 
     Raises:
         CalendarError: a year without events.
@@ -166,11 +171,14 @@ def make_report(
     if not FIRST_YEAR <= year <= LAST_YEAR:
         raise CalendarError(f"{FIRST_YEAR} to {LAST_YEAR}", field="year")
     cases = read_cases(event for event in events if event.index < size)
+    only = {place.upper() for place in jurisdictions}
+    if only:
+        cases = [case for case in cases if case.jurisdiction.upper() in only]
     rows = [_row(case, case.receipt, zone) for case in cases if case.receipt is not None]
     home = {place.upper() for place in californian}
     populations = {
         Population.ALL: rows,
-        Population.CALIFORNIA: [row for row in rows if _place(row.case).upper() in home],
+        Population.CALIFORNIA: [row for row in rows if row.case.jurisdiction.upper() in home],
     }
     received = [row for row in rows if row.received.year == year]
     asked_for = frozenset[str]().union(*KINDS.values())
@@ -182,6 +190,7 @@ def make_report(
         counted_by=counted_by,
         grounds=grounds,
         californian=tuple(sorted(home)),
+        jurisdictions=tuple(sorted(only)),
         figures={
             population: {
                 kind: _figures(
@@ -198,7 +207,7 @@ def make_report(
             other: _count(row.placed for row in received if row.case.request_type == other)
             for other in others
         },
-        nowhere=_count(row.placed for row in received if not _place(row.case)),
+        nowhere=_count(row.placed for row in received if not row.case.jurisdiction),
         findings=tuple(_findings(cases, rows, year, zone, grounds)),
     )
 
@@ -257,10 +266,6 @@ def _count(rows: Iterable[tuple[int, ...]]) -> Figure:
 
 def _entries(rows: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(sorted(chain.from_iterable(rows)))
-
-
-def _place(case: Case) -> str:
-    return "" if case.located is None else case.located.text("jurisdiction")
 
 
 def _findings(

@@ -75,6 +75,7 @@ def to_json(report: Report) -> str:
             "counted_by": report.counted_by,
             "grounds": dict(report.grounds),
             "california": list(report.californian),
+            "jurisdictions": list(report.jurisdictions),
             "figures": {
                 population: {
                     kind: {name: _figure(figure) for name, figure in figures.items()}
@@ -97,10 +98,13 @@ def to_csv(report: Report) -> str:
     """
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(["year", "tree_size", "population", "requests", "figure", "value", "entries"])
+    only = " ".join(report.jurisdictions)
+    writer.writerow(
+        ["year", "tree_size", "only", "population", "requests", "figure", "value", "entries"]
+    )
     for population, kind, name, figure in _rows(report):
         row = [population, kind, name, "" if figure.value is None else str(figure.value)]
-        cells = [str(report.year), str(report.size), *row, ranges(figure.entries)]
+        cells = [str(report.year), str(report.size), only, *row, ranges(figure.entries)]
         writer.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells])
     return out.getvalue()
 
@@ -114,6 +118,8 @@ def to_html(report: Report) -> str:
         f"{report.year + 1}.",
         NOTICE,
     ]
+    if report.jurisdictions:
+        said.insert(1, f"Requests of these jurisdictions alone: {', '.join(report.jurisdictions)}.")
     grounds = [f"{basis}: {ground}" for basis, ground in report.grounds.items()]
     others = [f"{kind}: {figure.value}" for kind, figure in report.left_out.items()]
     return "".join(

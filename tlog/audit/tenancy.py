@@ -25,6 +25,7 @@ from tlog.audit.claims import check_producer_name
 from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.records import Records
 from tlog.audit.tenant_key import create_tenant_key, load_tenant_key
+from tlog.audit.terms import load_terms
 from tlog.audit.vault import Vault
 from tlog.audit.verifying import Verifiers
 from tlog.log import Log, LogConfig
@@ -49,6 +50,8 @@ class RecordsConfig(BaseModel):
     """Stands in every event; never changes."""
     tenant_key_command: tuple[str, ...] = ()
     """A program and its arguments that unwraps the tenant key; see `tenant_key`."""
+    calendar: Path | None = None
+    """A file that says how deadlines are reckoned, relative to the directory; see `terms`."""
 
     @field_validator("tenant")
     @classmethod
@@ -149,6 +152,7 @@ async def recording(
     tenant_key = await asyncio.to_thread(
         load_tenant_key, directory / TENANT_KEY, command=config.tenant_key_command
     )
+    terms = None if config.calendar is None else load_terms(directory / config.calendar)
     vault = Vault.open(directory / VAULT, tenant_key)
     try:
         async with Records.opened(
@@ -158,6 +162,7 @@ async def recording(
             tenant=config.tenant,
             catalogue=default_catalogue(),
             verifiers=verifiers,
+            terms=terms,
         ) as records:
             yield records
     finally:

@@ -24,6 +24,8 @@ from tlog.cli.monitor import monitor
 from tlog.cli.options import Verbs
 from tlog.cli.prove import prove
 from tlog.cli.records import records
+from tlog.cli.report import report
+from tlog.cli.requests import requests
 from tlog.cli.serve import serve
 from tlog.cli.verify import verify
 from tlog.cli.witness import witness
@@ -45,6 +47,7 @@ Exit codes:
   2    the command was not understood
   3    verification failed: somebody lies, or data is damaged
   4    the server cannot be reached
+  5    a deadline has passed (tlog requests)
   130  interrupted with Ctrl-C (serve: a second Ctrl-C)
 
 Results go to standard output, everything else to standard error. Each verb
@@ -62,6 +65,7 @@ for _verb in (
     *(init, serve, append, checkpoint, prove, verify, entries, logs),
     *(log, audit, monitor, fsck, witness),
     *(mirror, records),
+    *(requests, report),
     completion,
 ):
     cli.add_command(_verb)

@@ -14,6 +14,7 @@ class Exit(IntEnum):
     USAGE = 2
     UNVERIFIED = 3
     UNREACHABLE = 4
+    LATE = 5
     INTERRUPTED = 130
 
 

@@ -7,7 +7,7 @@ import functools
 import ipaddress
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -59,26 +59,49 @@ class Remote:
                 )
 
 
-Asynchronous = Callable[..., Coroutine[None, None, None]]
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A log on a server whose word is taken."""
+
+    target: str
+    log: str
+
+
+Asynchronous = Callable[..., Coroutine[None, None, Any]]
+
+_server_option = click.option(
+    "--server",
+    default=DEFAULT_SERVER,
+    envvar="TLOG_SERVER",
+    metavar="HOST:PORT",
+    help="gRPC address. [env: TLOG_SERVER; default: 127.0.0.1:6962]",
+)
+_log_option = click.option(
+    "--log",
+    default="",
+    envvar="TLOG_LOG",
+    metavar="NAME",
+    help="Which log, if the server holds several. [env: TLOG_LOG]",
+)
+
+
+def server_options(verb: Asynchronous) -> Asynchronous:
+    """`--server` and `--log`: given to the verb as one `server`."""
+
+    @_server_option
+    @_log_option
+    @functools.wraps(verb)
+    def call(*, server: str, log: str, **others: object) -> Coroutine[None, None, Any]:
+        return verb(server=Server(server, log), **others)
+
+    return call
 
 
 def remote_options(verb: Asynchronous) -> Asynchronous:
     """`--server`, `--log`, `--vkey`, `--policy`, `--max-age`: given to the verb as one `remote`."""
 
-    @click.option(
-        "--server",
-        default=DEFAULT_SERVER,
-        envvar="TLOG_SERVER",
-        metavar="HOST:PORT",
-        help="gRPC address. [env: TLOG_SERVER; default: 127.0.0.1:6962]",
-    )
-    @click.option(
-        "--log",
-        default="",
-        envvar="TLOG_LOG",
-        metavar="NAME",
-        help="Which log, if the server holds several. [env: TLOG_LOG]",
-    )
+    @_server_option
+    @_log_option
     @vkey_option("Verifier key of the log; without one, a server on this machine is trusted once.")
     @policy_options
     @functools.wraps(verb)
@@ -89,7 +112,7 @@ def remote_options(verb: Asynchronous) -> Asynchronous:
         vkeys: tuple[VerifierKey, ...],
         policy: Policy | None,
         **others: object,
-    ) -> Coroutine[None, None, None]:
+    ) -> Coroutine[None, None, Any]:
         return verb(remote=Remote(server, log, vkeys, policy), **others)
 
     return call

@@ -11,8 +11,9 @@ from tlog.serve.grpc_listener import grpc_listener
 from tlog.serve.handlers import generic_handler
 from tlog.serve.log_service import LogService
 from tlog.serve.logs import Logs
+from tlog.serve.report_service import ReportService
 from tlog.serve.tenants import Tenants
-from tlog.v1 import audit_pb2, log_pb2
+from tlog.v1 import audit_pb2, log_pb2, reports_pb2
 
 if TYPE_CHECKING:
     from tlog.audit.records import Records
@@ -22,6 +23,7 @@ MAX_MESSAGE_BYTES = 32 << 20
 
 _LOGS = log_pb2.DESCRIPTOR.services_by_name["LogService"]
 _RECORDS = audit_pb2.DESCRIPTOR.services_by_name["AuditService"]
+_REPORTS = reports_pb2.DESCRIPTOR.services_by_name["ReportService"]
 
 
 def grpc_server(
@@ -35,11 +37,13 @@ def grpc_server(
         records: those of the records logs among them, by the log's name.
     """
     service = LogService(logs)
-    audit = AuditService(Tenants(logs, records or {}))
+    tenants = Tenants(logs, records or {})
+    audit = AuditService(tenants)
     return grpc_listener(
         {
             _LOGS.full_name: generic_handler(_LOGS, service),
             _RECORDS.full_name: generic_handler(_RECORDS, audit, status_of=audit_status),
+            _REPORTS.full_name: generic_handler(_REPORTS, ReportService(tenants)),
         },
         address,
         max_message_bytes=MAX_MESSAGE_BYTES,

@@ -1,0 +1,254 @@
+"""ReportService over a real socket, before a real records layer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import io
+import json
+import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.audit.tenant import tenant
+from tests.audit.test_docket import draft
+from tests.serve.test_log_service import details_of
+from tlog.audit import Draft
+from tlog.audit import report as report_module
+from tlog.audit.calendar import Calendar
+from tlog.audit.deadlines import Terms
+from tlog.audit.records import Records
+from tlog.log import Log, LogConfig, create_log
+from tlog.serve import Logs, grpc_server
+from tlog.v1 import reports_pb2 as pb
+from tlog.v1 import reports_pb2_grpc
+
+Code = grpc.StatusCode
+
+
+@contextlib.asynccontextmanager
+async def served(directory: Path, **settings: Any) -> AsyncIterator[tuple[Any, Records]]:
+    create_log(directory / "plain", LogConfig(origin="example.com/plain", name="plain"))
+    async with (
+        tenant(directory, **settings) as records,
+        Log.opened(directory / "plain") as plain,
+        grpc_server(
+            Logs([records.log, plain]), "127.0.0.1:0", records={"records": records}
+        ) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        yield reports_pb2_grpc.ReportServiceStub(channel), records
+
+
+def receipt(request: str, days: int, kind: str = "delete", **public: Any) -> Draft:
+    """Received so many days before today."""
+    return Draft(
+        "request.received",
+        {"request_id": request, "request_type": kind, "channel": "webform", **public},
+        {},
+        [{"id": "alice@example.com"}],
+        occurred_at=datetime.now(UTC) - timedelta(days=days),
+    )
+
+
+def asked(**filters: Any) -> pb.ListRequestsRequest:
+    return pb.ListRequestsRequest(log="records", **filters)
+
+
+def names(answer: pb.ListRequestsResponse) -> list[str]:
+    return [each.request_id for each in answer.requests]
+
+
+async def refused(call: Any) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call
+    return raised.value
+
+
+def field_of(error: grpc.aio.AioRpcError) -> str:
+    field: str = details_of(error)["BadRequest"].field_violations[0].field
+    return field
+
+
+async def test_filters_pages_and_counts(tmp_path: Path) -> None:
+    async with served(tmp_path) as (stub, records):
+        for number in range(25):
+            place = "US-CO" if number % 5 == 0 else "us-ca"
+            await records.record(receipt(f"R-{number:02}", 2 * number, jurisdiction=place))
+        await records.record(receipt("R-opt", 1, "opt_out_sale_share"))
+        every = await stub.ListRequests(asked())
+        assert (every.total, len(every.requests), every.next_page_token) == (26, 26, "")
+        assert names(every)[:2] == ["R-24", "R-23"]
+        assert every.tree_size == records.log.sequencer.edge.size
+        assert every.calendar_version == records.docket.terms.calendar.version
+        assert every.time_zone == "America/Los_Angeles"
+        late = await stub.ListRequests(asked(statuses=[pb.DEADLINE_STATUS_LATE]))
+        assert (late.total, late.late, late.at_risk) == (every.late, every.late, 0)
+        assert 0 < late.total < 25
+        risky = await stub.ListRequests(asked(statuses=[pb.DEADLINE_STATUS_AT_RISK]))
+        assert risky.total >= risky.at_risk == every.at_risk > 0
+        near = await stub.ListRequests(asked(within_days=0))
+        assert all(each.deadlines[0].days_left <= 0 for each in near.requests)
+        assert near.total >= late.total
+        assert names(await stub.ListRequests(asked(request_types=["opt_out_sale_share"]))) == [
+            "R-opt"
+        ]
+        assert (await stub.ListRequests(asked(jurisdictions=["us-co"]))).total == 5
+        assert (await stub.ListRequests(asked(jurisdictions=["US-CA"]))).total == 20
+        seen, token = [], ""
+        while True:
+            page = await stub.ListRequests(asked(page_size=7, page_token=token))
+            assert (page.total, len(page.requests)) == (26, 7 if page.next_page_token else 5)
+            seen += names(page)
+            if not (token := page.next_page_token):
+                break
+        assert seen == names(every)
+
+
+async def test_all_of_a_request_is_told(tmp_path: Path) -> None:
+    async with served(tmp_path) as (stub, records):
+        await records.record(receipt("R-1", 20))
+        until = (datetime.now(UTC) + timedelta(days=60)).isoformat()
+        extended = draft("request.extended", "R-1", reason="much", extended_until=until)
+        await records.record(Draft(extended.type, extended.public, {}))
+        (one,) = (await stub.ListRequests(asked(request_id="R-1"))).requests
+        confirm, answer = one.deadlines
+        assert (one.request_type, one.channel, one.outcome) == ("delete", "webform", "unanswered")
+        assert (confirm.duty, confirm.length, confirm.status) == (
+            "confirm receipt",
+            "10 business days",
+            pb.DEADLINE_STATUS_LATE,
+        )
+        assert "11 CCR 7021(a)" in confirm.basis
+        assert (answer.duty, answer.length, answer.days_left) == ("answer", "45 calendar days", 60)
+        assert "the extension of entry" in answer.notes[0]
+        await records.record(Draft("request.fulfilled", {"request_id": "R-1"}, {}))
+        assert (await stub.ListRequests(asked())).total == 0
+        (one,) = (await stub.ListRequests(asked(request_id="R-1"))).requests
+        assert one.outcome == "fulfilled"
+        met = next(each for each in one.deadlines if each.duty == "answer")
+        assert met.status == pb.DEADLINE_STATUS_MET
+        assert (met.HasField("days_left"), met.HasField("entry")) == (False, True)
+        assert (await stub.ListRequests(asked(request_id="R-2"))).total == 0
+
+
+BAD_QUESTIONS = [
+    (asked(page_size=1001), "page_size"),
+    (asked(page_token="x"), "page_token"),
+    (asked(page_token="-" * 10), "page_token"),
+    (asked(page_token="1" * 400), "page_token"),
+    (asked(request_types=["x"] * 257), "request_types"),
+    (asked(jurisdictions=["x"] * 257), "jurisdictions"),
+    (asked(statuses=[pb.DEADLINE_STATUS_LATE] * 257), "statuses"),
+]
+
+
+async def test_a_bad_question_names_its_field(tmp_path: Path) -> None:
+    async with served(tmp_path) as (stub, _):
+        for question, field in BAD_QUESTIONS:
+            error = await refused(stub.ListRequests(question))
+            assert error.code() is Code.INVALID_ARGUMENT
+            assert field_of(error) == field
+
+
+async def test_a_calendar_without_business_days(tmp_path: Path) -> None:
+    today = datetime.now(UTC).date()
+    closed = frozenset(today + timedelta(days=day) for day in range(-10, 4000))
+    async with served(tmp_path, terms=Terms(calendar=Calendar(closed=closed))) as (stub, records):
+        await records.record(receipt("R-1", 0))
+        error = await refused(stub.ListRequests(asked()))
+        assert error.code() is Code.FAILED_PRECONDITION
+        assert "no business day" in (error.details() or "")
+
+
+async def test_other_logs_have_none(tmp_path: Path) -> None:
+    async with served(tmp_path) as (stub, _):
+        for log in ("plain", "none", ""):
+            error = await refused(stub.ListRequests(pb.ListRequestsRequest(log=log)))
+            assert error.code() is Code.NOT_FOUND
+
+
+async def made(stub: Any, **settings: Any) -> bytes:
+    request = pb.MakeReportRequest(log="records", **settings)
+    return b"".join([piece.data async for piece in stub.MakeReport(request)])
+
+
+async def test_a_report_in_every_format(tmp_path: Path) -> None:
+    year = datetime.now(UTC).year
+    async with served(tmp_path) as (stub, records):
+        for number, place in enumerate(["US-CA", "US-CO", "US-CA"]):
+            await records.record(receipt(f"R-{number}", 0, jurisdiction=place))
+        await records.record(Draft("request.fulfilled", {"request_id": "R-0"}, {}))
+        told = json.loads(await made(stub, year=year, format=pb.REPORT_FORMAT_JSON))
+        figures = told["figures"]["California"]["delete"]
+        assert figures["received"] == {"value": 2, "entries": [2, 4]}
+        assert figures["complied"] == {"value": 1, "entries": [2, 5]}
+        assert (told["tree_size"], told["counted_by"]) == (6, "received")
+        only = await made(
+            stub,
+            year=year,
+            format=pb.REPORT_FORMAT_JSON,
+            jurisdictions=["us-co"],
+            counted_by=pb.COUNTED_BY_ANSWERED,
+        )
+        told = json.loads(only)
+        assert told["figures"]["all individuals"]["delete"]["received"]["value"] == 1
+        assert (told["jurisdictions"], told["counted_by"]) == (["US-CO"], "answered")
+        text = (await made(stub, year=year, format=pb.REPORT_FORMAT_CSV)).decode()
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        assert {row["value"] for row in rows if row["figure"] == "received"} == {"0", "2", "3"}
+        page = (await made(stub, year=year, format=pb.REPORT_FORMAT_HTML)).decode()
+        assert page.startswith("<!doctype html>")
+        assert "of these jurisdictions alone" not in page
+
+
+async def test_a_report_of_many_pieces_comes_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(tmp_path) as (stub, _):
+        whole = await made(stub, year=2026, format=pb.REPORT_FORMAT_HTML)
+        monkeypatch.setattr("tlog.serve.report_service._PIECE", 100)
+        assert await made(stub, year=2026, format=pb.REPORT_FORMAT_HTML) == whole
+
+
+BAD_REPORTS: list[tuple[dict[str, Any], str]] = [
+    ({"year": 2017, "format": pb.REPORT_FORMAT_CSV}, "year"),
+    ({"year": 2098, "format": pb.REPORT_FORMAT_CSV}, "year"),
+    ({"year": 2026}, "format"),
+    ({"year": 2026, "format": 9}, "format"),
+    ({"year": 2026, "format": 1, "jurisdictions": ["x"] * 257}, "jurisdictions"),
+]
+
+
+async def test_a_report_that_cannot_be(tmp_path: Path) -> None:
+    async with served(tmp_path) as (stub, _):
+        for settings, field in BAD_REPORTS:
+            error = await refused(made(stub, **settings))
+            assert error.code() is Code.INVALID_ARGUMENT
+            assert field_of(error) == field
+
+
+async def test_a_report_holds_up_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is counted, records are made."""
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(*args: Any, **more: Any) -> Any:
+        loop.call_soon_threadsafe(begun.set)
+        assert go_on.wait(20)
+        return report_module.make_report(*args, **more)
+
+    monkeypatch.setattr("tlog.serve.report_service.make_report", slow)
+    async with served(tmp_path) as (stub, records):
+        making = asyncio.create_task(made(stub, year=2026, format=pb.REPORT_FORMAT_CSV))
+        await asyncio.wait_for(begun.wait(), 20)
+        await records.record(receipt("R-1", 0))
+        assert not making.done()
+        go_on.set()
+        assert await making

@@ -1,0 +1,185 @@
+"""ReportService: what the law asks to be known of requests, from public claims. No rules live here.
+
+Whoever may ask the server may ask this without a purpose: no personal data is opened for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from tlog.audit import AuditError
+from tlog.audit.calendar import FIRST_YEAR, LAST_YEAR, day_of
+from tlog.audit.report import CountedBy, make_report
+from tlog.audit.report_formats import to_csv, to_html, to_json
+from tlog.log import InvalidRequest, Unavailable
+from tlog.serve.handlers import Context
+from tlog.serve.tenants import Tenants
+from tlog.v1 import reports_pb2 as pb
+
+if TYPE_CHECKING:
+    from tlog.audit.deadlines import Deadline
+    from tlog.audit.docket import Docket, Standing
+
+MAX_PAGE: Final = 1000
+_PAGE: Final = 100
+# Names in a filter; there are no more types of requests, and no more states and countries.
+_MAX_NAMES: Final = 256
+_PIECE: Final = 1 << 16
+_DAYS: Final = re.compile(r"-?[0-9]{1,10}")
+
+
+class ReportService:
+    """The gRPC face of requests and reports. One coroutine for each method of `reports.proto`."""
+
+    def __init__(self, tenants: Tenants) -> None:
+        self._tenants = tenants
+
+    async def ListRequests(
+        self, request: pb.ListRequestsRequest, context: Context
+    ) -> pb.ListRequestsResponse:
+        docket = self._tenants.get(request.log).docket
+        _check(request)
+        after = _position(request.page_token)
+        now = datetime.now(UTC)
+        try:
+            found = await _standings(docket, request, now)
+        except AuditError as error:
+            raise Unavailable(f"the deadlines cannot be reckoned: {error}") from None
+        urgent = [_most_urgent(each) for each in found]
+        rest = [each for each in found if after is None or each.urgency > after]
+        page = rest[: request.page_size or _PAGE]
+        return pb.ListRequestsResponse(
+            requests=map(_standing, page),
+            next_page_token=_token(page[-1]) if len(page) < len(rest) else "",
+            total=len(found),
+            late=urgent.count(pb.DEADLINE_STATUS_LATE),
+            at_risk=urgent.count(pb.DEADLINE_STATUS_AT_RISK),
+            tree_size=docket.size,
+            today=str(day_of(now, docket.terms.zone)),
+            time_zone=str(docket.terms.zone),
+            calendar_version=docket.terms.calendar.version,
+        )
+
+    async def MakeReport(self, request: pb.MakeReportRequest, context: Context) -> None:
+        docket = self._tenants.get(request.log).docket
+        if not FIRST_YEAR <= request.year <= LAST_YEAR:
+            raise InvalidRequest(f"a year of {FIRST_YEAR} to {LAST_YEAR}", field="year")
+        _check_names("jurisdictions", request.jurisdictions)
+        write = {
+            pb.REPORT_FORMAT_JSON: to_json,
+            pb.REPORT_FORMAT_CSV: to_csv,
+            pb.REPORT_FORMAT_HTML: to_html,
+        }.get(request.format)
+        if write is None:
+            raise InvalidRequest("JSON, CSV or HTML", field="format")
+        answered = request.counted_by == pb.COUNTED_BY_ANSWERED
+        events, size = await docket.events()
+
+        def made() -> bytes:
+            report = make_report(
+                events,
+                request.year,
+                size=size,
+                zone=docket.terms.zone,
+                counted_by=CountedBy.ANSWERED if answered else CountedBy.RECEIVED,
+                jurisdictions=request.jurisdictions,
+            )
+            return write(report).encode()
+
+        data = await asyncio.to_thread(made)
+        for start in range(0, len(data), _PIECE):
+            await context.write(pb.MakeReportResponse(data=data[start : start + _PIECE]))
+
+
+def _check(request: pb.ListRequestsRequest) -> None:
+    if request.page_size > MAX_PAGE:
+        raise InvalidRequest(f"at most {MAX_PAGE}", field="page_size")
+    _check_names("request_types", request.request_types)
+    _check_names("jurisdictions", request.jurisdictions)
+    _check_names("statuses", request.statuses)
+
+
+def _token(last: Standing) -> str:
+    days, request_id = last.urgency
+    return f"{days} {request_id}"
+
+
+def _position(token: str) -> tuple[int, str] | None:
+    """The urgency of the last request that was told; whatever has changed, none is told twice."""
+    if not token:
+        return None
+    days, _, request_id = token.partition(" ")
+    if not _DAYS.fullmatch(days):
+        raise InvalidRequest("not one that was given out", field="page_token")
+    return int(days), request_id
+
+
+def _check_names(field: str, names: Sequence[object]) -> None:
+    if len(names) > _MAX_NAMES:
+        raise InvalidRequest(f"at most {_MAX_NAMES} names", field=field)
+
+
+async def _standings(
+    docket: Docket, request: pb.ListRequestsRequest, now: datetime
+) -> list[Standing]:
+    if request.request_id:
+        one = await docket.standing(request.request_id, now)
+        every = [] if one is None else [one]
+    else:
+        every = await docket.standings(now)
+    types, statuses = set(request.request_types), set(request.statuses)
+    places = {place.upper() for place in request.jurisdictions}
+    days = request.within_days if request.HasField("within_days") else None
+    return [
+        each
+        for each in every
+        if (not types or each.case.request_type in types)
+        and (not places or each.case.jurisdiction.upper() in places)
+        and (not statuses or any(_status(one) in statuses for one in each.deadlines))
+        and (days is None or each.urgency[0] <= days)
+    ]
+
+
+def _most_urgent(standing: Standing) -> pb.DeadlineStatus.ValueType:
+    said = {_status(each) for each in standing.deadlines if each.entry is None}
+    for status in (pb.DEADLINE_STATUS_LATE, pb.DEADLINE_STATUS_AT_RISK):
+        if status in said:
+            return status
+    return pb.DEADLINE_STATUS_UNSPECIFIED
+
+
+def _status(deadline: Deadline) -> pb.DeadlineStatus.ValueType:
+    return pb.DeadlineStatus.Value(f"DEADLINE_STATUS_{deadline.status.name}")
+
+
+def _standing(standing: Standing) -> pb.RequestStanding:
+    case = standing.case
+    return pb.RequestStanding(
+        request_id=case.request_id,
+        request_type=case.request_type,
+        channel=case.channel,
+        jurisdiction=case.jurisdiction,
+        received=str(standing.received) if standing.received else "",
+        entry=None if case.receipt is None else case.receipt.index,
+        outcome=case.outcome,
+        deadlines=map(_deadline, standing.deadlines),
+        findings=case.findings,
+    )
+
+
+def _deadline(deadline: Deadline) -> pb.RequestDeadline:
+    return pb.RequestDeadline(
+        duty=deadline.rule.duty,
+        status=_status(deadline),
+        due=str(deadline.due),
+        days_left=deadline.days_left,
+        length=f"{deadline.rule.length} {deadline.rule.unit}",
+        basis=deadline.basis,
+        on="" if deadline.on is None else str(deadline.on),
+        entry=deadline.entry,
+        notes=deadline.notes,
+    )
