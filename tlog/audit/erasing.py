@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -205,8 +205,7 @@ async def _erase(
         index = erased_at(records, order.subject)
         if index is None:
             return Receipt(order, None)
-        leaf, found = _read(records, index)
-        return Receipt(order, index, leaf.received_at, erased_before=True, claims=found)
+        return replace(_receipt(records, index, order), erased_before=True)
     survey = await _survey(records, key.key_id)
     if held := _holds(records, state, key.key_id, survey, order.request_id):
         raise Held(f"held by {', '.join(held)}: release that first (tlog hold release)")

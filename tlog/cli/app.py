@@ -10,12 +10,15 @@ from collections.abc import Sequence
 import click
 
 from tlog.cli.append import append
+from tlog.cli.approve import approve
 from tlog.cli.audit import audit
 from tlog.cli.checkpoint import checkpoint
 from tlog.cli.completion import completion
 from tlog.cli.entries import entries
+from tlog.cli.erase import erase
 from tlog.cli.errors import Exit, exit_code, one_line
 from tlog.cli.fsck import fsck
+from tlog.cli.hold import hold
 from tlog.cli.init import init
 from tlog.cli.log import log
 from tlog.cli.logs import logs
@@ -66,6 +69,7 @@ for _verb in (
     *(log, audit, monitor, fsck, witness),
     *(mirror, records),
     *(requests, report),
+    *(erase, approve, hold),
     completion,
 ):
     cli.add_command(_verb)

@@ -11,9 +11,10 @@ from tlog.serve.grpc_listener import grpc_listener
 from tlog.serve.handlers import generic_handler
 from tlog.serve.log_service import LogService
 from tlog.serve.logs import Logs
+from tlog.serve.order_service import ORDER_REFUSALS, OrderService, order_status
 from tlog.serve.report_service import ReportService
 from tlog.serve.tenants import Tenants
-from tlog.v1 import audit_pb2, log_pb2, reports_pb2
+from tlog.v1 import audit_pb2, log_pb2, orders_pb2, reports_pb2
 
 if TYPE_CHECKING:
     from tlog.audit.records import Records
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE_BYTES = 32 << 20
 
 _LOGS = log_pb2.DESCRIPTOR.services_by_name["LogService"]
+_ORDERS = orders_pb2.DESCRIPTOR.services_by_name["OrderService"]
 _RECORDS = audit_pb2.DESCRIPTOR.services_by_name["AuditService"]
 _REPORTS = reports_pb2.DESCRIPTOR.services_by_name["ReportService"]
 
@@ -38,12 +40,15 @@ def grpc_server(
     """
     service = LogService(logs)
     tenants = Tenants(logs, records or {})
-    audit = AuditService(tenants)
+    audit, orders = AuditService(tenants), OrderService(tenants)
     return grpc_listener(
         {
             _LOGS.full_name: generic_handler(_LOGS, service),
             _RECORDS.full_name: generic_handler(_RECORDS, audit, status_of=audit_status),
             _REPORTS.full_name: generic_handler(_REPORTS, ReportService(tenants)),
+            _ORDERS.full_name: generic_handler(
+                _ORDERS, orders, refusals=ORDER_REFUSALS, status_of=order_status
+            ),
         },
         address,
         max_message_bytes=MAX_MESSAGE_BYTES,

@@ -1,0 +1,84 @@
+"""`tlog erase`: destroy what is personal about somebody."""
+
+from __future__ import annotations
+
+import click
+
+from tlog.cli.errors import printable
+from tlog.cli.options import Verb, output_option
+from tlog.cli.ordering import Desk, Draft, carry_out, desk_options, draft_options
+from tlog.cli.output import Output
+
+
+@click.command(
+    cls=Verb,
+    examples=(
+        "tlog erase --subject alice@example.com --dry-run",
+        "tlog erase --subject alice@example.com --request R-1 --reason asked --key dpo.key "
+        "-o order.json",
+        "tlog approve order.json --key ciso.key",
+        "tlog erase --order order.json -o receipt.json",
+        "tlog erase --subject alice@example.com --request R-1 --reason asked --key dpo.key "
+        "--key ciso.key",
+    ),
+)
+@click.option("--subject", default="", help="Whose data: the identifier that records have.")
+@click.option("--request", "request_id", default="", help="The request it is done for.")
+@click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
+@draft_options
+@desk_options
+@output_option
+async def erase(
+    *, subject: str, request_id: str, dry_run: bool, draft: Draft, desk: Desk, out: Output
+) -> None:
+    """Destroy the key of a subject, and with it all that is personal about them in the records.
+
+    Two approvers order it (tlog records add-producer --role approver): the first makes and signs
+    the order, the second approves it, and whoever has both signatures submits it. The order stays
+    in the record of the erasure, without the subject's name. All proofs go on verifying.
+
+    A legal hold on the subject, on a request of theirs, or on somebody they share a record with,
+    refuses it. An order that was carried out gives its receipt again.
+    """
+    from tlog.audit.orders import Kind
+
+    if dry_run:
+        if not subject or draft.order or draft.keys:
+            raise click.UsageError("--dry-run needs --subject, and no order")
+        await _preview(subject, request_id, desk, out)
+        return
+    if draft.order is None and not (subject and request_id):
+        raise click.UsageError("whom, and why? Give --subject and --request, or --order FILE")
+    await carry_out(Kind.ERASE, desk, draft, out, subject=subject, request_id=request_id)
+
+
+async def _preview(subject: str, request_id: str, desk: Desk, out: Output) -> None:
+    async with desk.client() as client:
+        seen = await client.dry_run(subject, request_id)
+    before = seen.erased_at if seen.HasField("erased_at") else None
+    lines = [f"erased before, by entry {before}"] if before is not None else []
+    if seen.key_id:
+        lines += [
+            f"key      {seen.key_id}, and {seen.parts} sealed parts",
+            *[f"records  {count:>8}  {name}" for name, count in sorted(seen.types.items())],
+            *[f"class    {n:>8}  {name}" for name, n in sorted(seen.retention_classes.items())],
+            f"shared   {seen.shared:>8}  say something of others too, which goes as well",
+            *[f"notify   {name}" for name in seen.recipients],
+        ]
+        lines.append(
+            f"HELD     by {', '.join(seen.holds)}: it would be refused"
+            if seen.holds
+            else "held     by nothing"
+        )
+    out.result(
+        "\n".join(map(printable, lines or ["nothing is known of this subject"])),
+        tenant=seen.tenant,
+        key_id=seen.key_id,
+        parts=seen.parts,
+        types=dict(seen.types),
+        retention_classes=dict(seen.retention_classes),
+        shared=seen.shared,
+        recipients=list(seen.recipients),
+        holds=list(seen.holds),
+        erased_at=before,
+    )
