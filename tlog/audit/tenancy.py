@@ -16,13 +16,14 @@ import json
 import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tlog.audit.catalogue import default_catalogue
 from tlog.audit.claims import check_producer_name
 from tlog.audit.errors import AuditError, EventRefused
+from tlog.audit.orders import DEFAULT_LIMITS
 from tlog.audit.records import Records
 from tlog.audit.tenant_key import create_tenant_key, load_tenant_key
 from tlog.audit.terms import load_terms
@@ -52,6 +53,11 @@ class RecordsConfig(BaseModel):
     """A program and its arguments that unwraps the tenant key; see `tenant_key`."""
     calendar: Path | None = None
     """A file that says how deadlines are reckoned, relative to the directory; see `terms`."""
+
+    erasures_per_hour: Annotated[int, Field(ge=1, le=1_000_000)] = DEFAULT_LIMITS.erasures_per_hour
+    """More are refused, and raised: see `orders.Limits`."""
+    backup_days: Annotated[int, Field(ge=0, le=3660)] = DEFAULT_LIMITS.backup_days
+    """How long copies of DIR/vault are kept: receipts of erasures promise it."""
 
     @field_validator("tenant")
     @classmethod

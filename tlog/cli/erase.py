@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
-from tlog.cli.errors import printable
 from tlog.cli.options import Verb, output_option
-from tlog.cli.ordering import Desk, Draft, carry_out, desk_options, draft_options
+from tlog.cli.ordering import Draft, carry_out, draft_options
 from tlog.cli.output import Output
+from tlog.cli.remote import Server, server_options
 
 
 @click.command(
@@ -26,10 +28,10 @@ from tlog.cli.output import Output
 @click.option("--request", "request_id", default="", help="The request it is done for.")
 @click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
 @draft_options
-@desk_options
+@server_options
 @output_option
 async def erase(
-    *, subject: str, request_id: str, dry_run: bool, draft: Draft, desk: Desk, out: Output
+    *, subject: str, request_id: str, dry_run: bool, draft: Draft, server: Server, out: Output
 ) -> None:
     """Destroy the key of a subject, and with it all that is personal about them in the records.
 
@@ -45,40 +47,28 @@ async def erase(
     if dry_run:
         if not subject or draft.order or draft.keys:
             raise click.UsageError("--dry-run needs --subject, and no order")
-        await _preview(subject, request_id, desk, out)
+        await _preview(subject, request_id, server, out)
         return
     if draft.order is None and not (subject and request_id):
         raise click.UsageError("whom, and why? Give --subject and --request, or --order FILE")
-    await carry_out(Kind.ERASE, desk, draft, out, subject=subject, request_id=request_id)
+    await carry_out(Kind.ERASE, server, draft, out, subject=subject, request_id=request_id)
 
 
-async def _preview(subject: str, request_id: str, desk: Desk, out: Output) -> None:
-    async with desk.client() as client:
-        seen = await client.dry_run(subject, request_id)
-    before = seen.erased_at if seen.HasField("erased_at") else None
-    lines = [f"erased before, by entry {before}"] if before is not None else []
+async def _preview(subject: str, request_id: str, server: Server, out: Output) -> None:
+    from tlog.client.orders import Orders
+
+    async with Orders(server.target, log=server.log) as orders:
+        seen = await orders.dry_run(subject, request_id)
+    lines = [] if seen.erased_at is None else [f"erased before, by entry {seen.erased_at}"]
     if seen.key_id:
         lines += [
             f"key      {seen.key_id}, and {seen.parts} sealed parts",
-            *[f"records  {count:>8}  {name}" for name, count in sorted(seen.types.items())],
-            *[f"class    {n:>8}  {name}" for name, n in sorted(seen.retention_classes.items())],
+            *[f"records  {count:>8}  {name}" for name, count in seen.types.items()],
+            *[f"class    {count:>8}  {name}" for name, count in seen.retention_classes.items()],
             f"shared   {seen.shared:>8}  say something of others too, which goes as well",
             *[f"notify   {name}" for name in seen.recipients],
-        ]
-        lines.append(
             f"HELD     by {', '.join(seen.holds)}: it would be refused"
             if seen.holds
-            else "held     by nothing"
-        )
-    out.result(
-        "\n".join(map(printable, lines or ["nothing is known of this subject"])),
-        tenant=seen.tenant,
-        key_id=seen.key_id,
-        parts=seen.parts,
-        types=dict(seen.types),
-        retention_classes=dict(seen.retention_classes),
-        shared=seen.shared,
-        recipients=list(seen.recipients),
-        holds=list(seen.holds),
-        erased_at=before,
-    )
+            else "held     by nothing",
+        ]
+    out.result("\n".join(lines or ["nothing is known of this subject"]), **asdict(seen))

@@ -2,61 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import click
 
-from tlog.cli.errors import CommandError, Exit, one_line, printable
+from tlog.cli.errors import CommandError, printable
 from tlog.cli.options import FILE, read_bounded
 from tlog.cli.output import Output
-from tlog.cli.remote import DEFAULT_SERVER
 
 if TYPE_CHECKING:
     from tlog.audit.orders import Document, Kind, Order
-    from tlog.remote import OrderClient
-    from tlog.v1 import orders_pb2 as pb
+    from tlog.cli.remote import Server
+    from tlog.client.orders import OrderReceipt
 
 F = TypeVar("F", bound=Callable[..., Coroutine[None, None, None]])
 KEY = click.Path(exists=True, dir_okay=False, path_type=Path)
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """Where orders go: a log on a server."""
-
-    server: str
-    log: str
-
-    @contextlib.asynccontextmanager
-    async def client(self) -> AsyncIterator[OrderClient]:
-        """Connect.
-
-        Raises:
-            CommandError: what it was asked inside failed.
-        """
-        import grpc
-
-        from tlog.remote import OrderClient, RemoteError, RemoteRefusal
-
-        client = OrderClient(self.server, self.log)
-        try:
-            yield client
-        except RemoteRefusal as refusal:
-            away = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-            code = Exit.UNREACHABLE if refusal.code in away else Exit.FAILED
-            raise CommandError(one_line(refusal), code) from None
-        except RemoteError as error:
-            raise CommandError(one_line(error)) from None
-        finally:
-            await client.aclose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,30 +36,6 @@ class Draft:
     output: Path | None
     tenant: str
     days: int
-
-
-def desk_options(verb: F) -> F:
-    """`--server` and `--log`: given to the verb as one `desk`."""
-
-    @click.option(
-        "--server",
-        default=DEFAULT_SERVER,
-        envvar="TLOG_SERVER",
-        metavar="HOST:PORT",
-        help="gRPC address. [env: TLOG_SERVER; default: 127.0.0.1:6962]",
-    )
-    @click.option(
-        "--log",
-        default="",
-        envvar="TLOG_LOG",
-        metavar="NAME",
-        help="Which log, if the server holds several. [env: TLOG_LOG]",
-    )
-    @functools.wraps(verb)
-    def call(*, server: str, log: str, **others: object) -> Coroutine[None, None, None]:
-        return verb(desk=Desk(server, log), **others)
-
-    return cast("F", call)
 
 
 def draft_options(verb: F) -> F:
@@ -144,7 +87,7 @@ def draft_options(verb: F) -> F:
 
 async def carry_out(
     kind: Kind,
-    desk: Desk,
+    server: Server,
     draft: Draft,
     out: Output,
     *,
@@ -162,10 +105,10 @@ async def carry_out(
             raise CommandError(f"{draft.order} orders another thing: {order.kind}")
     else:
         document = await _made(
-            kind, desk, draft, subject=subject, request_id=request_id, hold_id=hold_id
+            kind, server, draft, subject=subject, request_id=request_id, hold_id=hold_id
         )
     if len(document.signatures) > 1 or draft.order is not None:
-        await _submit(document, desk, draft.output, out)
+        await _submit(document, server, draft.output, out)
         return
     if draft.output is None:
         raise click.UsageError("where to? Give --output FILE, for the second approver to sign")
@@ -183,16 +126,17 @@ def _check_usage(draft: Draft, scope: str) -> None:
 
 
 async def _made(
-    kind: Kind, desk: Desk, draft: Draft, *, subject: str, request_id: str, hold_id: str
+    kind: Kind, server: Server, draft: Draft, *, subject: str, request_id: str, hold_id: str
 ) -> Document:
     from tlog.audit import default_catalogue
     from tlog.audit.orders import new_order, read_order
+    from tlog.client.orders import Orders
     from tlog.notes import load_signer, passphrase_from_environment
 
     tenant = draft.tenant
     if not tenant:
-        async with desk.client() as client:
-            tenant = (await client.holds()).tenant
+        async with Orders(server.target, log=server.log) as orders:
+            tenant, _ = await orders.holds()
     document = new_order(
         kind,
         tenant=tenant,
@@ -267,57 +211,36 @@ def tell_order(document: Document, path: Path, out: Output) -> None:
         out.hint(f"Next: tlog {verb} --order {path}")
 
 
-async def _submit(document: Document, desk: Desk, output: Path | None, out: Output) -> None:
+async def _submit(document: Document, server: Server, output: Path | None, out: Output) -> None:
     import json
 
-    async with desk.client() as client:
-        receipt = await client.submit(document.encode())
-    fields = _fields(receipt)
+    from tlog.client.orders import Orders
+
+    async with Orders(server.target, log=server.log) as orders:
+        receipt = await orders.submit(document.encode())
+    fields = asdict(receipt)
     if output is not None:
         write_private(output, json.dumps(fields, ensure_ascii=False).encode() + b"\n")
-    out.result("\n".join(map(printable, _lines(receipt))), **fields)
+    out.result("\n".join(_lines(receipt)), **fields)
     if document.disclosure:
         out.hint("The order names the subject: destroy every copy of it.")
 
 
-def _fields(receipt: pb.SubmitOrderResponse) -> dict[str, object]:
-    from tlog.v1 import orders_pb2 as pb
-
-    outcome = pb.OrderOutcome.Name(receipt.outcome).removeprefix("ORDER_OUTCOME_").lower()
-    return {
-        "order_id": receipt.order_id,
-        "kind": receipt.kind,
-        "request_id": receipt.request_id,
-        "hold_id": receipt.hold_id,
-        "outcome": outcome,
-        "index": receipt.index if receipt.HasField("index") else None,
-        "recorded_at": receipt.recorded_at,
-        "approvers": list(receipt.approvers),
-        "key_id": receipt.key.key_id,
-        "key_sha256": receipt.key.key_sha256,
-        "parts": receipt.key.parts,
-        "recipients": list(receipt.recipients),
-        "complete_by": receipt.complete_by,
-    }
-
-
-def _lines(receipt: pb.SubmitOrderResponse) -> Sequence[str]:
-    from tlog.v1 import orders_pb2 as pb
-
-    if receipt.outcome == pb.ORDER_OUTCOME_NOTHING:
+def _lines(receipt: OrderReceipt) -> Sequence[str]:
+    if receipt.outcome == "nothing":
         return ["nothing is known of the subject: there was nothing to erase"]
     at = f"entry {receipt.index}, {receipt.recorded_at}"
     by = f"approved by {' and '.join(receipt.approvers)}"
     before = {
-        pb.ORDER_OUTCOME_DONE_BEFORE: "carried out before: ",
-        pb.ORDER_OUTCOME_ERASED_BEFORE: "erased before, by another order: ",
+        "done before": "carried out before: ",
+        "erased before": "by another order, before: ",
     }.get(receipt.outcome, "")
     if receipt.kind != "erase":
         verb = "stands" if receipt.kind == "hold.place" else "is released"
         return [f"{before}hold {receipt.hold_id} {verb}: {at}, {by}"]
     return [
         f"{before}erased: {at}, {by}",
-        f"key     {receipt.key.key_id}, and {receipt.key.parts} sealed parts",
+        f"key     {receipt.key_id}, and {receipt.parts} sealed parts",
         *[f"notify  {name}" for name in receipt.recipients],
         f"copies  of the vault may hold the key until {receipt.complete_by}",
     ]

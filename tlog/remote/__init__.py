@@ -6,15 +6,13 @@ The ports are those of the rooms below (`tlog.log.Cosigner`, `tlog.witness.Outwa
 asked. `connect` reaches a witness by the URL in a policy, `connections` does so and closes what it
 opened, and `time_stampers` does it for time-stamp authorities; `open_source` reads the tiles and
 entries of a log, `RemoteLogs` asks what gossip needs; `WitnessClient` brings heads to a witness and
-asks it for evidence, `OrderClient` brings orders to a log; `gossip_connections` has the ways out
-of a witness.
+asks it for evidence; `gossip_connections` has the ways out of a witness.
 """
 
 from tlog.remote.addresses import AddressError, parse_address
 from tlog.remote.grpc import RemoteRefusal
 from tlog.remote.http import RemoteError
 from tlog.remote.logs import RemoteLogs
-from tlog.remote.orders import OrderClient
 from tlog.remote.peers import WitnessClient, check_peer_url, gossip_connections
 from tlog.remote.sources import open_source
 from tlog.remote.timestamps import time_stampers
@@ -22,7 +20,6 @@ from tlog.remote.witness import RemoteWitness, connect, connections
 
 __all__ = [
     "AddressError",
-    "OrderClient",
     "RemoteError",
     "RemoteLogs",
     "RemoteRefusal",

@@ -13,7 +13,6 @@ from tlog.log import InvalidRequest, Unavailable
 from tlog.serve.errors import REFUSALS, rich_status
 from tlog.serve.handlers import Context
 from tlog.serve.tenants import Tenants
-from tlog.store import StoreError
 from tlog.v1 import orders_pb2 as pb
 
 ORDER_REFUSALS = (*REFUSALS, AuditError)
@@ -73,7 +72,7 @@ def order_status(error: Exception) -> grpc.Status:
             return rich_status(error, grpc.StatusCode.DATA_LOSS)
         case AuditError():
             return rich_status(InvalidRequest(str(error), field=error.field))
-        case Unavailable() | StoreError():
+        case Unavailable():
             return rich_status(error, grpc.StatusCode.UNAVAILABLE)
     return rich_status(error)
 

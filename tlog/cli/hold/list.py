@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
-from tlog.cli.errors import printable
 from tlog.cli.options import Verb, output_option
-from tlog.cli.ordering import Desk, desk_options
 from tlog.cli.output import Output
+from tlog.cli.remote import Server, server_options
 
 
 @click.command(
     "list", cls=Verb, examples=("tlog hold list", "tlog hold list --json | jq -r .hold_id")
 )
-@desk_options
+@server_options
 @output_option
-async def list_holds(*, desk: Desk, out: Output) -> None:
+async def list_holds(*, server: Server, out: Output) -> None:
     """List the holds that stand. Whom one holds is in its record alone, as personal data."""
-    async with desk.client() as client:
-        answer = await client.holds()
-    for hold in answer.holds:
+    from tlog.client.orders import Orders
+
+    async with Orders(server.target, log=server.log) as orders:
+        _, holds = await orders.holds()
+    for hold in holds:
         what = f"request {hold.request_id}" if hold.request_id else "a subject"
         out.result(
-            printable(
-                f"{hold.hold_id}  {what}  since entry {hold.index}, {hold.placed_at}  "
-                f"{hold.reason}  ({' and '.join(hold.approvers)})"
-            ),
-            hold_id=hold.hold_id,
-            index=hold.index,
-            request_id=hold.request_id,
-            reason=hold.reason,
-            approvers=list(hold.approvers),
-            placed_at=hold.placed_at,
+            f"{hold.hold_id}  {what}  since entry {hold.index}, {hold.placed_at}  {hold.reason}  "
+            f"({' and '.join(hold.approvers)})",
+            **asdict(hold),
         )
-    if not answer.holds:
+    if not holds:
         out.hint("no hold stands")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from tlog.cli.options import Verb, output_option
-from tlog.cli.ordering import Desk, Draft, carry_out, desk_options, draft_options
+from tlog.cli.ordering import Draft, carry_out, draft_options
 from tlog.cli.output import Output
+from tlog.cli.remote import Server, server_options
 
 
 @click.command(
@@ -23,10 +24,10 @@ from tlog.cli.output import Output
 @click.option("--subject", default="", help="Whom it holds.")
 @click.option("--request", "request_id", default="", help="Or the request it holds.")
 @draft_options
-@desk_options
+@server_options
 @output_option
 async def place(
-    *, hold_id: str, subject: str, request_id: str, draft: Draft, desk: Desk, out: Output
+    *, hold_id: str, subject: str, request_id: str, draft: Draft, server: Server, out: Output
 ) -> None:
     """Hold a subject, or a request: nothing of it is erased or expires until it is released.
 
@@ -37,5 +38,5 @@ async def place(
     if draft.order is None and not (hold_id and bool(subject) is not bool(request_id)):
         raise click.UsageError("what to hold? Give --hold, and one of --subject and --request")
     await carry_out(
-        Kind.PLACE, desk, draft, out, subject=subject, request_id=request_id, hold_id=hold_id
+        Kind.PLACE, server, draft, out, subject=subject, request_id=request_id, hold_id=hold_id
     )

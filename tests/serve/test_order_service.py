@@ -1,0 +1,122 @@
+"""OrderService over a real socket, before a real records layer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.audit.approvers import DPO, governed, order
+from tests.audit.producer import ALICE, access, received, signed
+from tests.serve.test_log_service import details_of
+from tlog.audit.orders import Kind, Limits
+from tlog.audit.records import Records
+from tlog.client import Refused
+from tlog.client.orders import Orders
+from tlog.serve import Logs, grpc_server
+from tlog.store import StoreFull
+from tlog.v1 import orders_pb2 as pb
+from tlog.v1 import orders_pb2_grpc
+
+Code = grpc.StatusCode
+
+
+@contextlib.asynccontextmanager
+async def served(directory: Path, **settings: Any) -> AsyncIterator[tuple[Orders, Any, Records]]:
+    async with (
+        governed(directory, **settings) as records,
+        grpc_server(Logs([records.log]), "127.0.0.1:0", records={"records": records}) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        Orders(f"127.0.0.1:{port}") as orders,
+    ):
+        await records.accept([signed(received(), 1), signed(access("bob@example.com"), 2)])
+        yield orders, orders_pb2_grpc.OrderServiceStub(channel), records
+
+
+async def test_from_the_dry_run_to_the_second_receipt(tmp_path: Path) -> None:
+    async with served(tmp_path) as (orders, _, records):
+        assert await orders.holds() == ("acme", [])
+        seen = await orders.dry_run(ALICE)
+        assert (seen.tenant, seen.parts, seen.types) == ("acme", 2, {"request.received": 1})
+        assert (seen.retention_classes, seen.holds, seen.erased_at) == ({"requests": 1}, (), None)
+        placed = await orders.submit(order(Kind.PLACE).encode())
+        assert (placed.kind, placed.hold_id, placed.outcome, placed.index) == (
+            "hold.place", "H-1", "done", 6,
+        )  # fmt: skip
+        assert (placed.key_id, placed.complete_by) == ("", "")
+        _, (hold,) = await orders.holds()
+        assert (hold.hold_id, hold.index, hold.request_id, hold.reason) == ("H-1", 6, "", "asked")
+        assert (hold.approvers, hold.placed_at) == (("ciso", "dpo"), placed.recorded_at)
+        assert (await orders.dry_run(ALICE)).holds == ("H-1",)
+        made = order().encode()
+        with pytest.raises(Refused, match="held by H-1") as caught:
+            await orders.submit(made)
+        assert caught.value.code is Code.FAILED_PRECONDITION
+        await orders.submit(order(Kind.RELEASE).encode())
+        receipt = await orders.submit(made)
+        assert (receipt.outcome, receipt.index, receipt.parts) == ("done", 8, 3)
+        assert receipt.key_id == seen.key_id
+        assert receipt.complete_by > receipt.recorded_at
+        again = await orders.submit(made)
+        assert (again.outcome, again.index, again.key_sha256) == (
+            "done before", 8, receipt.key_sha256,
+        )  # fmt: skip
+        other = await orders.submit(order(request_id="R-2").encode())
+        assert (other.outcome, other.index) == ("erased before", 8)
+        nobody = await orders.submit(order(subject="zoe").encode())
+        assert (nobody.outcome, nobody.index, nobody.approvers) == ("nothing", None, ())
+        assert (await orders.dry_run(ALICE)).erased_at == 8
+        assert records.log.sequencer.edge.size == 9
+
+
+async def test_refusals_name_the_field(tmp_path: Path) -> None:
+    async with served(tmp_path, limits=Limits(1, 1)) as (orders, stub, records):
+        for data, field in [
+            (b"", "order"),
+            (b"x" * 20_000, "order"),
+            (order(Kind.ERASE, DPO).encode(), "signatures"),
+            (order(tenant="other").encode(), "tenant"),
+            (order(Kind.RELEASE).encode(), "hold_id"),
+        ]:
+            with pytest.raises(Refused) as caught:
+                await orders.submit(data)
+            assert caught.value.code is Code.INVALID_ARGUMENT
+            assert [violation.field for violation in caught.value.violations] == [field]
+        with pytest.raises(Refused) as caught:
+            await orders.dry_run("")
+        assert [violation.field for violation in caught.value.violations] == ["subject"]
+        for request in (pb.SubmitOrderRequest(log="none"), pb.SubmitOrderRequest(log="x" * 999)):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await stub.SubmitOrder(request)
+            assert raised.value.code() is Code.NOT_FOUND
+        assert records.log.sequencer.edge.size == 6
+        await orders.submit(order(subject="bob@example.com").encode())
+        # Asked without the client, which would wait as long as it is told to.
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stub.SubmitOrder(pb.SubmitOrderRequest(order=order().encode()))
+        assert raised.value.code() is Code.RESOURCE_EXHAUSTED
+        assert 3500 < details_of(raised.value)["RetryInfo"].retry_delay.ToSeconds() <= 3600
+
+
+async def test_not_known_whether_it_was_done_is_unavailable(tmp_path: Path) -> None:
+    async with served(tmp_path) as (orders, stub, records):
+        store: Any = records.vault.store
+        real = store.begin_shred
+
+        def full(*_: Any) -> None:
+            store.begin_shred = real
+            store._unusable = "a write failed"
+            raise StoreFull("no room")
+
+        store.begin_shred = full
+        made = order().encode()
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stub.SubmitOrder(pb.SubmitOrderRequest(order=made))
+        assert raised.value.code() is Code.UNAVAILABLE
+        receipt = await orders.submit(made)
+        assert (receipt.outcome, receipt.index) == ("done before", 6)
+        assert records.read(4).parts[1].erasure is not None

@@ -1,0 +1,155 @@
+"""Orders about records: submitted to the server of their log, which says what became of them.
+
+Its receipt names the entry that records an order; whoever does not believe it reads that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from tlog.client.errors import ClientError, printable
+from tlog.client.transport import Transport
+from tlog.v1 import orders_pb2 as pb
+
+Outcome = Literal["done", "done before", "erased before", "nothing", ""]
+"""What became of an order."""
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["OrderService"].full_name
+_OUTCOMES: dict[pb.OrderOutcome.ValueType, Outcome] = {
+    pb.ORDER_OUTCOME_DONE: "done",
+    pb.ORDER_OUTCOME_DONE_BEFORE: "done before",
+    pb.ORDER_OUTCOME_ERASED_BEFORE: "erased before",
+    pb.ORDER_OUTCOME_NOTHING: "nothing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OrderReceipt:
+    """The receipt for an order: see `SubmitOrderResponse` in orders.proto."""
+
+    order_id: str
+    kind: str
+    request_id: str
+    hold_id: str
+    outcome: Outcome
+    index: int | None
+    recorded_at: str
+    approvers: tuple[str, ...]
+    key_id: str
+    key_sha256: str
+    parts: int
+    recipients: tuple[str, ...]
+    complete_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What an erasure would do: see `DryRunResponse` in orders.proto."""
+
+    tenant: str
+    key_id: str
+    parts: int
+    types: Mapping[str, int]
+    retention_classes: Mapping[str, int]
+    shared: int
+    recipients: tuple[str, ...]
+    holds: tuple[str, ...]
+    erased_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A legal hold that stands: see `LegalHold` in orders.proto."""
+
+    hold_id: str
+    index: int
+    request_id: str
+    reason: str
+    approvers: tuple[str, ...]
+    placed_at: str
+
+
+class Orders:
+    """Orders about the records of one log. An async context manager.
+
+    Every method raises Refused, Unreachable, TimedOut, VerificationError; see `AsyncClient`.
+
+    Args:
+        target: address of the server, `host:port`.
+        log: name of the log; empty when the server holds only one.
+        timeout: seconds for each answer; a large erasure takes some, and goes on without us.
+    """
+
+    def __init__(self, target: str, *, log: str = "", timeout: float = 120.0) -> None:
+        self._target = target
+        self._log = log
+        self._timeout = timeout
+        self._transport: Transport | None = None
+
+    async def __aenter__(self) -> Self:
+        self._transport = Transport(self._target, timeout=self._timeout, service=_SERVICE)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._transport is not None:
+            transport, self._transport = self._transport, None
+            await transport.close()
+
+    async def submit(self, order: bytes) -> OrderReceipt:
+        """Have an order carried out, once: it may be submitted again at any time."""
+        request = pb.SubmitOrderRequest(log=self._log, order=order)
+        answer = await self._open().read("SubmitOrder", request, pb.SubmitOrderResponse)
+        return OrderReceipt(
+            printable(answer.order_id),
+            printable(answer.kind),
+            printable(answer.request_id),
+            printable(answer.hold_id),
+            _OUTCOMES.get(answer.outcome, ""),
+            answer.index if answer.HasField("index") else None,
+            printable(answer.recorded_at),
+            tuple(map(printable, answer.approvers)),
+            printable(answer.key.key_id),
+            printable(answer.key.key_sha256),
+            answer.key.parts,
+            tuple(map(printable, answer.recipients)),
+            printable(answer.complete_by),
+        )
+
+    async def dry_run(self, subject: str, request_id: str = "") -> DryRun:
+        """What an erasure would do; nothing is opened, nothing changes."""
+        request = pb.DryRunRequest(log=self._log, subject=subject, request_id=request_id)
+        answer = await self._open().read("DryRun", request, pb.DryRunResponse)
+        return DryRun(
+            printable(answer.tenant),
+            printable(answer.key_id),
+            answer.parts,
+            {printable(name): count for name, count in sorted(answer.types.items())},
+            {printable(name): count for name, count in sorted(answer.retention_classes.items())},
+            answer.shared,
+            tuple(map(printable, answer.recipients)),
+            tuple(map(printable, answer.holds)),
+            answer.erased_at if answer.HasField("erased_at") else None,
+        )
+
+    async def holds(self) -> tuple[str, list[Hold]]:
+        """The tenant's name, and the holds that stand."""
+        request = pb.ListHoldsRequest(log=self._log)
+        answer = await self._open().read("ListHolds", request, pb.ListHoldsResponse)
+        return printable(answer.tenant), [
+            Hold(
+                printable(hold.hold_id),
+                hold.index,
+                printable(hold.request_id),
+                printable(hold.reason),
+                tuple(map(printable, hold.approvers)),
+                printable(hold.placed_at),
+            )
+            for hold in answer.holds
+        ]
+
+    def _open(self) -> Transport:
+        if self._transport is None:
+            raise ClientError("enter it with `async with` first")
+        return self._transport
