@@ -139,7 +139,8 @@ async def test_secrets_and_plaintext_are_in_no_file(tmp_path: Path) -> None:
             for key_ in records.vault.parts_of(key.key_id)
             if (row := store.get("parts", key_)) is not None
         ]
-        lookup = records.vault.lookup(ALICE)
+        # A table leaves out what a key has in common with the one before it.
+        lookup = records.vault.lookup(ALICE)[4:]
         secrets = [wrapped[13:], lookup, *sealed]
         assert len(sealed) == 24
         before = every_byte(tmp_path)

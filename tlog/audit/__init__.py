@@ -43,6 +43,20 @@ one subject opens with that subject's key. What an event says of all its subject
 of their keys together: the first erasure takes it, so what must outlive the others belongs into
 the part of its own subject.
 
+**Orders** (`orders`, pure) are documents that two approvers sign: to erase a subject, to place or
+release a hold. `erasing` carries them out, `expiry` lets go what is past its retention class, and
+`shredding` gathers what goes. The record of a deed is in the log before the deed, and obliges to it
+(`obligations`, derived from the log): after a kill, or in a vault restored from an old copy, the
+next start does what the log says was done. What expired, or was erased, reads as that, with the
+entry that says so; every proof verifies as ever.
+
+*How long an erasure takes.* When its receipt is there, key and ciphertext are in no file of the
+vault. A copy of the vault that was made before holds the wrapped key until it is destroyed: so
+copies are kept apart from the tenant key, for at most the `backup_days` of records.toml, and the
+receipt says when that is (11 CCR 7022(d) allows it for backups). Whatever else was given away is
+not ours to erase: the receipt names the recipients that the records know of. That nobody kept
+another copy, no system can prove.
+
 **Time-stamps.** RFC 3161 authorities (`authorities`) stamp published checkpoints on a schedule
 (`stamper`), into a database of their own (`stamp_store`); `stamps` verifies them, purely, and says
 what they prove of the time of an entry.

@@ -162,6 +162,7 @@ async def _submit(records: Records, document: Document, order: Order) -> Receipt
             index = await records.record_alone(done)
         except EventRefused as refusal:
             raise OrderRefused(f"its record is refused: {refusal}", field=refusal.field) from None
+        await records.shred()
         return _receipt(records, index, order)
 
 

@@ -21,7 +21,10 @@ from tlog.store.sealed import Put
 DESTROYED: Final = "subject.key_destroyed"
 PLACED: Final = "retention.hold_placed"
 RELEASED: Final = "retention.hold_released"
-OBLIGING: Final = frozenset({DESTROYED, PLACED, RELEASED})
+EXPIRED: Final = "retention.expired"
+OBLIGING: Final = frozenset({DESTROYED, PLACED, RELEASED, EXPIRED})
+REWIND: Final = b"expiry/rewind"
+"""In the vault's state: a hold was released, so that what it kept may be past its time."""
 RECENT: Final = timedelta(hours=1)
 _ERASED: Final = b"erased/"
 
@@ -55,6 +58,23 @@ class Hold:
     part: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """Records of a class whose parts go, or an epoch whose token key does.
+
+    Attributes:
+        index: of the entry that says so.
+        retention: the class; empty if it is an epoch.
+        first: the entries from this one, to `until`, which is not among them.
+    """
+
+    index: int
+    retention: str = ""
+    first: int = 0
+    until: int = 0
+    epoch: str = ""
+
+
 @dataclass(slots=True)
 class Obligations:
     """All that stands.
@@ -62,11 +82,13 @@ class Obligations:
     Attributes:
         holds: by their ids.
         keys: that a record says are destroyed, by key id; they may be there yet.
+        expiries: that a record says were; what they are of may be there yet.
         erasures: when the last ones were recorded.
     """
 
     holds: dict[str, Hold] = field(default_factory=dict)
     keys: dict[bytes, Erasure] = field(default_factory=dict)
+    expiries: list[Expiry] = field(default_factory=list)
     erasures: list[datetime] = field(default_factory=list)
 
     def apply(self, record: Obliging, index: int) -> list[Put]:
@@ -86,6 +108,9 @@ class Obligations:
                 self.holds[claims["hold_id"]] = hold
             case "retention.hold_released":
                 self.holds.pop(claims["hold_id"], None)
+                return [("state", REWIND, b"")]
+            case "retention.expired":
+                self.expiries.append(_expiry(claims, index))
         return []
 
     def recent(self, now: datetime) -> list[datetime]:
@@ -103,6 +128,10 @@ class Obligations:
                 key_id.hex(): [erasure.index, erasure.request_id]
                 for key_id, erasure in self.keys.items()
             },
+            "expiries": [
+                [each.index, each.retention, each.first, each.until, each.epoch]
+                for each in self.expiries
+            ],
             "erasures": [format_time(time) for time in self.erasures],
         }
 
@@ -115,8 +144,15 @@ class Obligations:
                 for name, (index, request_id, part) in made["holds"].items()
             },
             {bytes.fromhex(key_id): Erasure(*row) for key_id, row in made["keys"].items()},
+            [Expiry(*row) for row in made["expiries"]],
             [parse_time(time, field="erasures") for time in made["erasures"]],
         )
+
+
+def _expiry(claims: Mapping[str, Any], index: int) -> Expiry:
+    if "expired_epoch" in claims:
+        return Expiry(index, epoch=claims["expired_epoch"])
+    return Expiry(index, claims["expired_class"], claims["first_index"], claims["until_index"])
 
 
 def _erased_rows(tokens: Sequence[Token], index: int) -> Iterator[Put]:
@@ -129,4 +165,9 @@ def _erased_rows(tokens: Sequence[Token], index: int) -> Iterator[Put]:
 def erased_key(token: Token) -> bytes:
     """Under what the vault keeps the entry that says that the subject of a token is erased."""
     value = decode_base64url(token.value, field="token")
-    return _ERASED + token.epoch.encode() + b"/" + value
+    return erased_in(token.epoch) + value
+
+
+def erased_in(epoch: str) -> bytes:
+    """What all such rows of an epoch begin with."""
+    return _ERASED + epoch.encode() + b"/"

@@ -25,6 +25,7 @@ from tlog.audit.deadlines import Terms
 from tlog.audit.docket import Docket
 from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.event import Draft, read_payload
+from tlog.audit.expiry import carry_out
 from tlog.audit.jws import parse_jws
 from tlog.audit.leaf import Leaf, parse_leaf
 from tlog.audit.orders import DEFAULT_LIMITS, Limits
@@ -205,9 +206,7 @@ class Records:
         finally:
             records._closing = True
             records._wake.set()
-            await asyncio.wait([task])
-            async with records._exclusive:  # whatever was begun `alone` ends
-                pass
+            await asyncio.wait([task, *records._deeds])
 
     async def accept(self, events: Sequence[str]) -> list[Outcome]:
         """Record events, SD-JWTs with all their disclosures; the answer comes when all is durable.
@@ -370,6 +369,7 @@ class Records:
         state = load_state(self.vault.store, self._root)
         await replay(state, self.log, self.vault.store)
         await self._settle(state)
+        await self.shred()
         self._state = state
         return state
 
@@ -389,11 +389,18 @@ class Records:
         """Wait for work that goes on to its end if nobody waits for it any more."""
         task = asyncio.ensure_future(work)
         self._deeds.add(task)
-        task.add_done_callback(self._deeds.discard)
+        task.add_done_callback(self._done)
         return await asyncio.shield(task)
+
+    def _done(self, deed: asyncio.Future[Any]) -> None:
+        self._deeds.discard(deed)
+        if not deed.cancelled():
+            deed.exception()  # unheard, if nobody waits for it any more
 
     async def record_alone(self, draft: Draft) -> int:
         """Record an event of the log's own, inside `alone`, and do what it obliges to.
+
+        What is deleted is off the disk after `shred` only.
 
         Returns:
             Its index.
@@ -418,14 +425,27 @@ class Records:
 
         So whatever copy of the vault is restored, what was erased since is erased in it again.
         """
+        due = state.obligations
         shredding = Shredding(self.vault)
-        shredding.destroy(state.obligations.keys, identifier=identifier)
+        shredding.destroy(due.keys, identifier=identifier)
+        await carry_out(self, due.expiries, due.holds.values(), shredding)
         if shredding.puts:
-            store = self.vault.store
-            store.begin_shred(shredding.puts, shredding.ranges)
+            self.vault.store.begin_shred(shredding.puts, shredding.ranges)
+        due.keys.clear()
+        due.expiries.clear()
+
+    async def shred(self) -> None:
+        """Force off the disk what `record_alone` has deleted, inside `alone`.
+
+        Raises:
+            StoreError: it may be there yet. What comes next does it first.
+        """
+        store = self.vault.store
+        if store.shredding:
+            state, self._state = self._state, None
             await asyncio.get_running_loop().run_in_executor(None, store.compact_shredded)
             store.end_shred()
-        state.obligations.keys.clear()
+            self._state = state
 
     def _save(self) -> None:
         if self._state is not None and self._state.size > self._state.saved:

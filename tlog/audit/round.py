@@ -38,13 +38,14 @@ _FRAME, _TOKEN = 80, 110
 
 @dataclass(slots=True)
 class Counters:
-    """What came in: events by outcome, findings by kind, and erasures that were too many."""
+    """What came in: events by outcome, findings by kind, what was too much or too old."""
 
     recorded: int = 0
     duplicates: int = 0
     refused: int = 0
     conflicts: int = 0
     erasures_stopped: int = 0
+    expired: int = 0
     gap: int = 0
     repeat: int = 0
     clock: int = 0

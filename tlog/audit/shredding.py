@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tlog.audit.vault import Erasure, Vault, gone_key, join_part
+from tlog.audit.obligations import erased_in
+from tlog.audit.vault import KEY_ID_SIZE, Erasure, Vault, gone_key, join_part, split_part
 from tlog.store.sealed import Put
 
 _LAST = b"\xff" * 32
@@ -22,6 +23,7 @@ class Shredding:
     vault: Vault
     puts: list[Put] = field(default_factory=list)
     ranges: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+    _expired: set[bytes] = field(default_factory=set)
 
     def _put(self, family: str, key: bytes, value: bytes | None) -> None:
         self.puts.append((family, key, value))
@@ -43,6 +45,38 @@ class Shredding:
                 if owners := self.vault.owners(key):
                     self._put("parts", key, join_part(owners, b""))
         self._forget(live, identifier)
+
+    def expire(self, key: bytes, index: int) -> None:
+        """A part is past its time, as the entry says. What was erased before stays erased."""
+        owners, sealed = split_part(self.vault.store.get("parts", key) or b"\0")
+        if owners and sealed:
+            self._put("parts", key, join_part([], index.to_bytes(8, "big")))
+        for owner in owners:
+            row = owner + key
+            if self.vault.store.get("by_subject", row) is not None:
+                self._put("by_subject", row, None)
+                self._expired.add(row)
+
+    def drop_unneeded(self) -> None:
+        """Destroy the keys that open nothing any more, now that parts have expired."""
+        keys = {row[:KEY_ID_SIZE] for row in self._expired}
+        unneeded = [
+            key_id
+            for key_id in keys
+            if self.vault.live_key(key_id) is not None
+            and all(key_id + key in self._expired for key in self.vault.parts_of(key_id))
+        ]
+        for key_id in unneeded:
+            self._put("keys", key_id, None)
+        self._forget(unneeded)
+
+    def drop_epoch(self, epoch: str) -> None:
+        """Destroy the tenant's token key of an epoch, and whatever is known by its tokens."""
+        if self.vault.store.get("epochs", epoch.encode()) is not None:
+            self._put("epochs", epoch.encode(), None)
+            self.vault.forget_epoch(epoch)
+        for key, _ in self.vault.store.items("state", erased_in(epoch)):
+            self._put("state", key, None)
 
     def _forget(self, key_ids: Collection[bytes], identifier: str | None = None) -> None:
         """Nobody finds these keys by an identifier any more."""

@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tlog.audit.catalogue import default_catalogue
 from tlog.audit.claims import check_producer_name
 from tlog.audit.errors import AuditError, EventRefused
-from tlog.audit.orders import DEFAULT_LIMITS
+from tlog.audit.expiry import expiring
+from tlog.audit.orders import DEFAULT_LIMITS, Limits
 from tlog.audit.records import Records
 from tlog.audit.tenant_key import create_tenant_key, load_tenant_key
 from tlog.audit.terms import load_terms
@@ -58,6 +59,8 @@ class RecordsConfig(BaseModel):
     """More are refused, and raised: see `orders.Limits`."""
     backup_days: Annotated[int, Field(ge=0, le=3660)] = DEFAULT_LIMITS.backup_days
     """How long copies of DIR/vault are kept: receipts of erasures promise it."""
+    expiry_interval: Annotated[float, Field(gt=0, le=366 * 86_400)] = 3600.0
+    """Seconds between two looks for what is past its time; see `expiry`."""
 
     @field_validator("tenant")
     @classmethod
@@ -146,8 +149,11 @@ async def recording(
     *,
     passphrase: bytes | None,
     verifiers: Verifiers | None = None,
+    expire: bool = False,
 ) -> AsyncIterator[Records]:
     """The records of a records log that is open, while inside; see `Records.opened`.
+
+    With `expire`, what is past its time goes meanwhile; see `expiry`.
 
     Raises:
         AuditError, NoteError, StoreError: they cannot be opened; the message says why.
@@ -161,15 +167,22 @@ async def recording(
     terms = None if config.calendar is None else load_terms(directory / config.calendar)
     vault = Vault.open(directory / VAULT, tenant_key)
     try:
-        async with Records.opened(
-            log,
-            vault,
-            service,
-            tenant=config.tenant,
-            catalogue=default_catalogue(),
-            verifiers=verifiers,
-            terms=terms,
-        ) as records:
+        async with (
+            Records.opened(
+                log,
+                vault,
+                service,
+                tenant=config.tenant,
+                catalogue=default_catalogue(),
+                verifiers=verifiers,
+                terms=terms,
+                limits=Limits(config.erasures_per_hour, config.backup_days),
+            ) as records,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            if expire:
+                seconds = config.expiry_interval
+                await stack.enter_async_context(expiring(records, interval=seconds))
             yield records
     finally:
         vault.close()

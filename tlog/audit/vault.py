@@ -5,6 +5,7 @@ In a store of its own (`store.sealed`), in these families:
     state       "directory"                         the directory's key, wrapped
                 "snapshot"                          see `rebuild`
                 "erased/", epoch, token             index u64: see `obligations`
+                "expiry/", …                        see `expiry`
     subjects    HMAC(directory key, identifier)     key id
     keys        key id (16)                         0x01, subject key, wrapped | 0x00, erasure
     epochs      epoch                               the tenant's token key, wrapped
@@ -224,13 +225,14 @@ class Vault:
         key_ids, sealed = split_part(row)
         if not key_ids:
             return Part(expiry=int.from_bytes(sealed, "big"))
-        secret = b""
-        for key_id in key_ids:
-            held = self.store.get("keys", key_id) or b""
-            if held.startswith(_GONE):
-                made = load_json(held[1:], field="erasure")
+        held = [self.store.get("keys", key_id) or b"" for key_id in key_ids]
+        for each in held:
+            if each.startswith(_GONE):
+                made = load_json(each[1:], field="erasure")
                 return Part(erasure=Erasure(made["index"], made["request_id"]))
-            secret += self.unwrap(held[1:], key_id)
+        secret = b"".join(
+            self.unwrap(each[1:], key_id) for each, key_id in zip(held, key_ids, strict=True)
+        )
         try:
             text = AESGCM(_part_secret(secret, key)).decrypt(sealed[:_NONCE], sealed[_NONCE:], key)
             (found,) = sdjwt.match(text.decode("ascii").split("~"), [({}, claims["_sd"])])
@@ -254,6 +256,10 @@ class Vault:
         """The ids of the keys that open a part together; none if it is not there, or expired."""
         row = self.store.get("parts", key)
         return [] if row is None else split_part(row)[0]
+
+    def forget_epoch(self, epoch: str) -> None:
+        """The token key of this epoch is gone, or about to be."""
+        self._epochs.pop(epoch, None)
 
     def forget(self, key_ids: Collection[bytes]) -> None:
         """These keys are gone, or about to be: nothing is sealed under them from now on."""

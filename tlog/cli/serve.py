@@ -135,7 +135,7 @@ async def _open_records(
     passphrase = passphrase_from_environment()
     return {
         log.name: await stack.enter_async_context(
-            recording(directory, log, passphrase=passphrase, verifiers=verifiers)
+            recording(directory, log, passphrase=passphrase, verifiers=verifiers, expire=True)
         )
         for directory, log in keeping
     }

@@ -170,8 +170,14 @@ class SealedStore(Database):
         self.end_shred()
 
     def begin_shred(self, puts: Iterable[Put], ranges: Mapping[str, tuple[bytes, bytes]]) -> None:
-        """Write, and what is to be compacted with it: so no crash forgets it."""
-        due = {name: [first.hex(), last.hex()] for name, (first, last) in ranges.items()}
+        """Write, and what is to be compacted with it: so no crash forgets it.
+
+        It may be begun again, with more, before it is compacted.
+        """
+        due = json.loads(self.get(_STATE, _SHREDDING) or b"{}")
+        for name, (first, last) in ranges.items():
+            before = due.get(name, [first.hex(), last.hex()])
+            due[name] = [min(before[0], first.hex()), max(before[1], last.hex())]
         self.write([*puts, (_STATE, _SHREDDING, json.dumps(due).encode())])
 
     def compact_shredded(self) -> None:
@@ -194,8 +200,13 @@ class SealedStore(Database):
         self.reopen()
         self.write([(_STATE, _SHREDDING, None)])
 
+    @property
+    def shredding(self) -> bool:
+        """Whether something was begun, and not ended."""
+        return self.get(_STATE, _SHREDDING) is not None
+
     def finish_shred(self) -> None:
         """Finish what was begun."""
-        if self.get(_STATE, _SHREDDING) is not None:
+        if self.shredding:
             self.compact_shredded()
             self.end_shred()

@@ -1,0 +1,477 @@
+"""Retention: what is past its time goes by itself, to the day; what is held stays."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.audit.approvers import every_byte, governed, order
+from tests.audit.producer import ALICE, CATALOGUE, access, received, signed
+from tests.audit.tenant import indices, opened, types, values
+from tlog.audit import Draft, expiry
+from tlog.audit.claims import event_id_bytes
+from tlog.audit.erasing import erased_at, preview, submit
+from tlog.audit.expiry import epoch_end, epoch_start, expire, expiring, months_before
+from tlog.audit.orders import Kind
+from tlog.audit.records import Records
+from tlog.audit.tokens import epoch_of
+from tlog.audit.vault import Erasure, Part, split_part
+from tlog.store import StoreFull
+
+BOB = "bob@example.com"
+START = datetime(2020, 1, 15, 12, tzinfo=UTC)
+
+
+class Clock:
+    """Time as the test has it."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def at(clock: Clock, made: Draft, seq: int) -> str:
+    values = {name: getattr(made, name) for name in made.__slots__}
+    return signed(Draft(**(values | {"occurred_at": clock.now})), seq)
+
+
+def sealed(records: Records, index: int) -> list[bytes]:
+    """What is sealed of a record."""
+    leaf = records.read(index).payload
+    rows = records.vault.store.items("parts", event_id_bytes(str(leaf["event_id"])))
+    return [split_part(row)[1] for _, row in rows]
+
+
+@pytest.mark.parametrize(
+    ("now", "months", "then"),
+    [
+        ("2026-03-31", 1, "2026-02-28"),
+        ("2024-03-30", 1, "2024-02-29"),
+        ("2026-01-31", 1, "2025-12-31"),
+        ("2026-01-01", 24, "2024-01-01"),
+        ("2028-02-29", 24, "2026-02-28"),
+        ("2028-02-29", 48, "2024-02-29"),
+        ("2026-12-31", 62, "2021-10-31"),
+        ("2026-06-15", 30_000, "0001-01-01"),
+    ],
+)
+def test_months(now: str, months: int, then: str) -> None:
+    time = datetime.fromisoformat(now).replace(tzinfo=UTC)
+    assert months_before(time, months).date().isoformat() == then
+
+
+def test_an_epoch_is_its_quarter() -> None:
+    time = datetime(2019, 1, 1, tzinfo=UTC)
+    while time.year < 2029:
+        assert epoch_start(epoch_of(time)) <= time < epoch_end(epoch_of(time))
+        time += timedelta(days=1)
+    assert epoch_end("2026Q4") == datetime(2027, 1, 1, tzinfo=UTC) == epoch_start("2027Q1")
+
+
+async def test_each_class_has_its_day(tmp_path: Path) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        await records.accept(
+            [
+                at(clock, access(ALICE), 1),
+                at(clock, received(subjects=[{"id": BOB}]), 2),
+                at(clock, access(BOB), 3),
+                at(clock, access(), 4),
+            ]
+        )
+        entries = [records.log.reader.entry(index, 8) for index in range(8)]
+        alice = records.vault.find_subject(ALICE)
+        assert alice is not None
+        clock.now = datetime(2022, 1, 15, 12, tzinfo=UTC)  # 24 months, and not a moment more
+        assert await expire(records, pace=0) == 0
+        assert records.log.sequencer.edge.size == 8
+        assert values(records, 4)[1] == {"id": ALICE}
+        clock.now += timedelta(microseconds=1)
+        assert await expire(records, pace=0) == 3
+        gone = Part(expiry=8)
+        assert [len(records.read(index).parts) for index in (4, 6, 7)] == [2, 2, 1]
+        assert {part for index in (4, 6, 7) for part in records.read(index).parts} == {gone}
+        assert values(records, 5)[1] == {"id": BOB}
+        claims = records.read(8).payload
+        assert claims["type"] == "retention.expired"
+        assert (claims["expired_class"], claims["count"]) == ("access", 3)
+        assert claims["cutoff"] == "2020-01-15T12:00:00.000001Z"
+        # Her key opened nothing else: it is gone, and no erasure; his still opens the request.
+        assert records.vault.find_subject(ALICE) is None
+        assert records.vault.store.get("keys", alice.key_id) is None
+        assert records.vault.find_subject(BOB) is not None
+        assert (erased_at(records, ALICE), (await preview(records, ALICE)).key_id) == (None, b"")
+        assert await expire(records, pace=0) == 0
+        assert records.log.sequencer.edge.size == 9
+        clock.now = datetime(2025, 3, 15, 12, tzinfo=UTC)  # 62 months
+        assert await expire(records, pace=0) == 0
+        clock.now += timedelta(microseconds=1)
+        assert await expire(records, pace=0) == 1
+        assert records.read(5).parts == [Part(expiry=9)] * 2
+        assert [records.log.reader.entry(index, 10) for index in range(8)] == entries
+        assert records.counters.expired == 4
+    async with opened(tmp_path, clock=clock) as records:
+        assert records.read(4).parts == [gone] * 2
+        assert await expire(records, pace=0) == 0
+        assert types(records, 8) == ["retention.expired", "retention.expired"]
+        # He comes back: another key.
+        await records.accept([at(clock, access(BOB), 5)])
+        assert values(records, 10)[1] == {"id": BOB}
+
+
+async def test_requests_have_a_floor_of_24_months_whatever_a_tenant_sets(tmp_path: Path) -> None:
+    own = "version = 1\n[retention]\nrequests = { months = 24 }\naccess = { months = 1 }\n"
+    clock = Clock()
+    async with governed(tmp_path, clock=clock, catalogue=CATALOGUE.extended(own)) as records:
+        await records.accept([at(clock, received(), 1), at(clock, access(ALICE), 2)])
+        clock.now = datetime(2022, 1, 15, 12, tzinfo=UTC)
+        assert await expire(records, pace=0) == 1
+        assert values(records, 4)[1]["id"] == ALICE
+        clock.now += timedelta(days=1)
+        assert await expire(records, pace=0) == 1
+        assert records.read(4).parts == [Part(expiry=7)] * 2
+
+
+async def test_who_asks_to_be_kept_longer_is(tmp_path: Path) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        for seq, name in enumerate(("consent", "operations"), 1):
+            public = {"purpose": "x", "retention_class": name}
+            await records.accept([at(clock, access(ALICE, public=public), seq)])
+        clock.now = datetime(2024, 1, 1, tzinfo=UTC)
+        assert await expire(records, pace=0) == 0
+        clock.now = datetime(2026, 1, 1, tzinfo=UTC)
+        assert await expire(records, pace=0) == 1
+        assert records.read(4).parts == [Part(expiry=6)] * 2
+        assert values(records, 5)[1] == {"id": ALICE}
+
+
+async def test_what_expired_is_in_no_file(tmp_path: Path) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        people = [ALICE, *(f"{i}@example.com" for i in range(30))]
+        await records.accept([at(clock, access(each), i) for i, each in enumerate(people, 1)])
+        store = records.vault.store
+        for family in store._families.values():
+            family.flush(True)
+        await records.accept([at(clock, received(), 32)])
+        secrets = [each for index in range(4, 35) for each in sealed(records, index)]
+        for each in people[1:]:
+            key = records.vault.find_subject(each)
+            assert key is not None
+            row = store.get("keys", key.key_id)
+            assert row is not None
+            # A table leaves out what a key has in common with the one before it.
+            secrets += [row[13:], records.vault.lookup(each)[4:]]
+        before = every_byte(tmp_path)
+        assert len(secrets) == 122
+        assert all(secret in before for secret in secrets)
+        clock.now = START + timedelta(days=800)
+        assert await expire(records, pace=0) == 31
+        after = every_byte(tmp_path)
+        assert not any(secret in after for secret in secrets)
+        assert values(records, 35)[1] == {"id": ALICE, "name": "Alice"}
+    closed = every_byte(tmp_path)
+    assert not any(secret in closed for secret in secrets)
+
+
+async def test_what_is_held_stays_until_it_is_released(tmp_path: Path) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        await records.accept(
+            [
+                at(clock, access(ALICE), 1),
+                at(clock, access(ALICE, BOB), 2),
+                at(clock, access(BOB), 3),
+                at(clock, access("carol", public={"purpose": "x", "request_id": "R-7"}), 4),
+                at(clock, access("dave"), 5),
+            ]
+        )
+        clock.now = datetime(2022, 6, 1, tzinfo=UTC)
+        await submit(records, order(Kind.PLACE, now=clock.now).encode())
+        on_request = order(Kind.PLACE, hold_id="H-2", request_id="R-7", now=clock.now)
+        await submit(records, on_request.encode())
+        assert await expire(records, pace=0) == 2
+        assert values(records, 4)[1] == {"id": ALICE}
+        assert values(records, 5)[1:] == [{"id": ALICE}, {"id": BOB}]
+        assert records.read(6).parts == [Part(expiry=11)] * 2
+        assert values(records, 7)[1] == {"id": "carol"}
+        assert records.read(8).parts == [Part(expiry=11)] * 2
+        assert records.vault.find_subject(BOB) is not None
+        assert await expire(records, pace=0) == 0
+        await submit(records, order(Kind.RELEASE, hold_id="H-2", now=clock.now).encode())
+        assert await expire(records, pace=0) == 1
+        assert records.read(7).parts[1].expiry == 13
+        assert await expire(records, pace=0) == 0
+    async with opened(tmp_path, clock=clock) as records:
+        assert await expire(records, pace=0) == 0
+        await submit(records, order(Kind.RELEASE, now=clock.now).encode())
+        assert await expire(records, pace=0) == 2
+        assert {part.expiry for part in records.read(5).parts} == {15}
+        assert records.vault.find_subject(BOB) is None
+        # Her hold is a record about her too, of a longer class: her key opens it yet.
+        assert records.vault.find_subject(ALICE) is not None
+        clock.now = datetime(2030, 1, 1, tzinfo=UTC)
+        assert await expire(records, pace=0) == 1
+        assert records.vault.find_subject(ALICE) is None
+
+
+async def test_what_was_erased_stays_erased(tmp_path: Path) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        await records.accept([at(clock, access(ALICE, BOB), 1), at(clock, access(ALICE), 2)])
+        await submit(records, order(now=clock.now).encode())
+        clock.now = datetime(2023, 1, 1, tzinfo=UTC)
+        assert await expire(records, pace=0) == 1
+        erased = Part(erasure=Erasure(6, "R-1"))
+        assert records.read(4).parts == [erased, erased, Part(expiry=7)]
+        assert records.read(5).parts == [erased, erased]
+        assert records.vault.find_subject(BOB) is None  # also what they shared is past its time
+        assert erased_at(records, ALICE) == 6
+
+
+async def test_token_keys_go_when_no_record_needs_them(tmp_path: Path) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        await records.accept([at(clock, received(), 1)])  # 2020Q1
+        await submit(records, order(now=clock.now).encode())
+        clock.now = datetime(2020, 5, 1, tzinfo=UTC)
+        await records.accept([at(clock, received(subjects=[{"id": BOB}]), 2)])
+        await records.record(
+            Draft("subject.enrolled", {}, {}, [{"id": BOB}], occurred_at=clock.now)
+        )  # which is kept as long as the log
+        clock.now = datetime(2020, 8, 1, tzinfo=UTC)
+        await records.accept([at(clock, received(subjects=[{"id": "carol"}]), 3)])
+        hold = order(Kind.PLACE, subject="carol", now=clock.now).encode()
+        await submit(records, hold)
+        assert erased_at(records, ALICE) == 5
+        store = records.vault.store
+        secret = store.get("epochs", b"2020Q1")
+        assert secret is not None
+        clock.now = datetime(2025, 5, 31, tzinfo=UTC)  # 62 months after the quarter's end
+        await expire(records, pace=0)
+        assert records.vault.find_epoch("2020Q1") is not None
+        clock.now = datetime(2025, 6, 1, tzinfo=UTC)
+        assert secret[12:] in every_byte(tmp_path)
+        await expire(records, pace=0)
+        assert records.vault.find_epoch("2020Q1") is None
+        assert secret[12:] not in every_byte(tmp_path)
+        claims = records.read(records.log.sequencer.edge.size - 1).payload
+        assert (claims["type"], claims["expired_epoch"]) == ("retention.expired", "2020Q1")
+        assert erased_at(records, ALICE) is None
+        assert not list(store.items("state", b"erased/"))
+        clock.now = datetime(2026, 1, 1, tzinfo=UTC)
+        await expire(records, pace=0)
+        assert [name for name, _ in store.items("epochs")][:3] == [b"2020Q2", b"2020Q3", b"2025Q2"]
+        size = records.log.sequencer.edge.size
+        await expire(records, pace=0)
+        assert records.log.sequencer.edge.size == size
+        await submit(records, order(Kind.RELEASE, now=clock.now).encode())
+        await expire(records, pace=0)
+        # The release itself is new; only what is never past its time keeps its epoch.
+        assert b"2020Q3" not in dict(store.items("epochs"))
+        assert b"2020Q2" in dict(store.items("epochs"))
+
+
+async def test_it_runs_by_itself(tmp_path: Path) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        await records.accept([at(clock, access(ALICE), 1)])
+        async with expiring(records, interval=0.01):
+            await asyncio.sleep(0.05)
+            assert values(records, 4)[1] == {"id": ALICE}
+            clock.now = datetime(2023, 1, 1, tzinfo=UTC)
+            await _until(lambda: records.read(4).parts == [Part(expiry=5)] * 2)
+            # A disk that fails stops it for a while only.
+            await records.accept([at(clock, access(ALICE), 2)])
+            store: Any = records.vault.store
+            real, failed = store.begin_shred, []
+
+            def full(*args: Any) -> None:
+                failed.append(args)
+                store.begin_shred = real
+                store._unusable = "a write failed"
+                raise StoreFull("no room")
+
+            store.begin_shred = full
+            clock.now = datetime(2026, 1, 1, tzinfo=UTC)
+            await _until(lambda: bool(failed) and records.read(6).parts == [Part(expiry=7)] * 2)
+        clock.now = datetime(2030, 1, 1, tzinfo=UTC)
+        await records.accept([at(clock, access(ALICE), 3)])
+        clock.now = datetime(2036, 1, 1, tzinfo=UTC)
+        await asyncio.sleep(0.05)
+        assert values(records, 8)[1] == {"id": ALICE}
+
+
+async def _until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_an_old_copy_of_the_vault_expires_again(tmp_path: Path) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        await records.accept([at(clock, access(ALICE), 1)])
+    shutil.copytree(tmp_path / "vault", tmp_path / "copy")
+    async with opened(tmp_path, clock=clock) as records:
+        clock.now = datetime(2023, 1, 1, tzinfo=UTC)
+        assert await expire(records, pace=0) == 1
+    shutil.rmtree(tmp_path / "vault")
+    shutil.move(tmp_path / "copy", tmp_path / "vault")
+    async with opened(tmp_path, clock=clock) as records:
+        assert records.read(4).parts == [Part(expiry=5)] * 2
+        assert records.vault.find_subject(ALICE) is None
+        assert await expire(records, pace=0) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_happens_in_whatever_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Against a model: a record reads until it is past its time and not held, or erased."""
+    monkeypatch.setattr(expiry, "SCAN", 7)
+    rand, clock, seq = random.Random(seed), Clock(), 0
+    people = [f"{name}@example.com" for name in "abcd"]
+    known: dict[int, tuple[datetime, int, frozenset[str]]] = {}
+    lost: set[tuple[int, str]] = set()
+    held: dict[str, str] = {}
+    async with governed(tmp_path, clock=clock) as records:
+        for _ in range(40):
+            clock.now += timedelta(days=rand.randrange(1, 90))
+            match rand.randrange(8):
+                case 0 | 1 | 2 | 3:
+                    about = frozenset(rand.sample(people, rand.randrange(1, 3)))
+                    months = rand.choice([24, 62])
+                    subjects = [{"id": each} for each in sorted(about)]
+                    made = (
+                        access(subjects=subjects) if months == 24 else received(subjects=subjects)
+                    )
+                    seq += 1
+                    (index,) = indices(await records.accept([at(clock, made, seq)]))
+                    known[index] = (clock.now, months, about)
+                case 4:
+                    name, who = f"H-{seq}-{len(held)}", rand.choice(people)
+                    if name not in held:
+                        placed = order(Kind.PLACE, hold_id=name, subject=who, now=clock.now)
+                        await submit(records, placed.encode())
+                        held[name] = who
+                case 5 if held:
+                    name = rand.choice(sorted(held))
+                    released = order(Kind.RELEASE, hold_id=name, now=clock.now)
+                    await submit(records, released.encode())
+                    del held[name]
+                case 6 if not held:
+                    who = rand.choice(people)
+                    await submit(records, order(subject=who, now=clock.now).encode())
+                    lost |= {(index, who) for index, (_, _, about) in known.items() if who in about}
+            await expire(records, pace=0)
+            for index, (then, months, about) in known.items():
+                past = then < months_before(clock.now, months)
+                there = {who for who in about if (index, who) not in lost}
+                if past and not there & set(held.values()):
+                    lost |= {(index, who) for who in about}
+            _check(records, known, lost)
+        if rand.random() < 0.5:
+            records.vault.store.write([("state", b"snapshot", None)])
+            records._state = None
+    async with opened(tmp_path, clock=clock) as records:
+        _check(records, known, lost)
+        assert await expire(records, pace=0) == 0
+
+
+def _check(records: Records, known: Any, lost: set[tuple[int, str]]) -> None:
+    for index, (_, _, about) in known.items():
+        parts = values(records, index)[1:]
+        assert parts == [{} if (index, who) in lost else {"id": who} for who in sorted(about)]
+        for part in records.read(index).parts[1:]:
+            assert bool(part.disclosures) is (part.erasure is None and part.expiry is None)
+
+
+DYING = """
+import asyncio, os, signal, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from tests.audit.tenant import opened
+from tlog.audit.expiry import expire
+from tlog.audit.obligations import Obligations
+from tlog.audit.round import Round
+from tlog.store.sealed import SealedStore
+
+where = sys.argv[2]
+live = False
+
+def die(point):
+    if live and point == where:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def around(owner, name, before, after):
+    real = getattr(owner, name)
+    def wrapped(*args, **kwargs):
+        die(before)
+        result = real(*args, **kwargs)
+        die(after)
+        return result
+    setattr(owner, name, wrapped)
+
+around(SealedStore, "sync", "", "between vault and log")
+around(Round, "unmarks", "after the log", "")
+around(Obligations, "apply", "", "before the deed")
+around(SealedStore, "begin_shred", "", "written over")
+around(SealedStore, "compact_shredded", "before the files", "compacted")
+
+async def main():
+    global live
+    clock = lambda: datetime(2023, 1, 1, tzinfo=UTC)
+    async with opened(Path(sys.argv[1]), clock=clock) as records:
+        live = True
+        print(await expire(records, pace=0), flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "recorded"),
+    [
+        ("between vault and log", False),
+        ("after the log", True),
+        ("before the deed", True),
+        ("written over", True),
+        ("before the files", True),
+        ("compacted", True),
+    ],
+)
+async def test_killed(tmp_path: Path, where: str, recorded: bool) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        await records.accept([at(clock, access(ALICE), 1), at(clock, received(), 2)])
+        secrets = sealed(records, 4)
+    child = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", DYING, str(tmp_path), where],
+        capture_output=True,
+        check=False,
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    clock.now = datetime(2023, 1, 1, tzinfo=UTC)
+    async with opened(tmp_path, clock=clock) as records:
+        assert records.log.sequencer.edge.size == 6 + recorded
+        assert records.read(4).parts[1].expiry == (6 if recorded else None)
+        assert (values(records, 4)[1] == {}) is recorded
+        assert any(each in every_byte(tmp_path / "vault") for each in secrets) is not recorded
+        assert await expire(records, pace=0) == (0 if recorded else 1)
+        assert records.read(4).parts == [Part(expiry=6)] * 2
+        assert values(records, 5)[1] == {"id": ALICE, "name": "Alice"}
+        assert not any(each in every_byte(tmp_path / "vault") for each in secrets)

@@ -1,0 +1,368 @@
+"""Retention: what is past its time goes by itself, but for what a hold keeps.
+
+A record is kept for the months of its class, from its receipt. Then its sealed parts are deleted
+and shredded; the leaf stays. A subject's key goes with the last part that it opens, and the
+tenant's token key of an epoch once no record of that epoch needs its tokens. Each batch is a record
+of its own (`retention.expired`), which comes first and obliges to the deed: see `obligations`.
+
+How far each class was looked through stands in the vault, as a hint: what it forgets is looked
+through again. In the vault's family `state`:
+
+    "expiry/class/", class      {"next": index, "kept": first index that a hold kept, or null}
+    "expiry/epoch/", epoch      its key is needed for ever, or as long as a hold stands
+    "expiry/rewind"             a hold was released: what it kept is looked through again
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from calendar import monthrange
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from tlog.audit.catalogue import Catalogue, TokenClass
+from tlog.audit.claims import event_id_bytes
+from tlog.audit.codec import dump_json, load_json
+from tlog.audit.errors import AuditError, EventRefused
+from tlog.audit.event import Draft, read_payload
+from tlog.audit.jws import parse_jws
+from tlog.audit.leaf import Leaf, parse_leaf
+from tlog.audit.obligations import EXPIRED, REWIND, Expiry, Hold
+from tlog.audit.shredding import Shredding
+from tlog.audit.times import format_time
+from tlog.audit.vault import part_key, split_part
+from tlog.log import Log, LogError
+from tlog.merkle import TILE_WIDTH, leaf_hash, split_bundle
+from tlog.store import StoreError
+from tlog.store.sealed import Put
+
+if TYPE_CHECKING:
+    from tlog.audit.records import Records
+
+SCAN: Final = 2048
+"""Entries that one batch looks through."""
+PACE: Final = 4.0
+"""How long a pause is, in times of the batch before it: recording comes first."""
+_STEP: Final = 64
+# Clocks that were set back put a record of one epoch among those of the next.
+_MARGIN: Final = 4096
+_CLASS: Final = b"expiry/class/"
+_EPOCH: Final = b"expiry/epoch/"
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A record, as far as its retention asks.
+
+    Attributes:
+        retention: its class; empty if its type is not known any more, and it never expires.
+        parts: the keys of those of its parts that are in the vault.
+    """
+
+    leaf: Leaf
+    claims: Mapping[str, Any]
+    retention: str
+    parts: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What holds keep: records of these requests, and those that these keys open."""
+
+    requests: frozenset[str]
+    keys: frozenset[bytes]
+
+    @classmethod
+    def of(cls, records: Records, holds: Collection[Hold]) -> Keeping:
+        """What these holds keep; a subject's is known by the key of the hold's own part."""
+        owners = [records.vault.owners(hold.part) for hold in holds if hold.part]
+        return cls(
+            frozenset(hold.request_id for hold in holds if hold.request_id),
+            frozenset(key_id for ids in owners for key_id in ids),
+        )
+
+    def keeps(self, records: Records, known: Known) -> bool:
+        """Whether a hold keeps a record."""
+        if known.claims.get("request_id") in self.requests:
+            return True
+        return any(
+            key_id in self.keys for part in known.parts for key_id in records.vault.owners(part)
+        )
+
+
+def months_before(now: datetime, months: int) -> datetime:
+    """The time so many months ago; the last day of a month that is shorter."""
+    year, month = divmod(now.year * 12 + now.month - 1 - months, 12)
+    if year < 1:
+        return datetime.min.replace(tzinfo=UTC)
+    return now.replace(year=year, month=month + 1, day=min(now.day, monthrange(year, month + 1)[1]))
+
+
+def epoch_start(epoch: str) -> datetime:
+    """When an epoch begins: it is a quarter."""
+    return datetime(int(epoch[:4]), int(epoch[5]) * 3 - 2, 1, tzinfo=UTC)
+
+
+def epoch_end(epoch: str) -> datetime:
+    """When an epoch is over."""
+    year, quarter = int(epoch[:4]), int(epoch[5])
+    return datetime(year + quarter // 4, quarter % 4 * 3 + 1, 1, tzinfo=UTC)
+
+
+@contextlib.asynccontextmanager
+async def expiring(records: Records, *, interval: float) -> AsyncIterator[None]:
+    """Let expire what is past its time, now and every so many seconds, while inside."""
+    task = asyncio.create_task(_run(records, interval), name=f"{records.tenant}-expiry")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _run(records: Records, interval: float) -> None:
+    while True:
+        try:
+            await expire(records)
+        except (AuditError, LogError, StoreError) as error:
+            _log.error("what is past its time stays", tenant=records.tenant, problem=str(error))
+        except Exception as error:  # noqa: BLE001 -- it goes on, whatever it was
+            _log.critical("expiry failed", tenant=records.tenant, exc_info=error)
+        await asyncio.sleep(interval)
+
+
+async def expire(records: Records, *, pace: float = PACE) -> int:
+    """Let go of all that is past its time now.
+
+    Returns:
+        How many records lost their parts.
+
+    Raises:
+        AuditError, LogError, StoreError: the rest stays, and goes the next time.
+    """
+    await _rewind(records)
+    now, total = records.clock(), 0
+    for name, months in records.catalogue.retention.items():
+        if months is None:
+            continue
+        cutoff, begun = months_before(now, months), time.monotonic()
+        while (count := await _batch(records, name, cutoff)) is not None:
+            total += count
+            await asyncio.sleep(pace * (time.monotonic() - begun))
+            begun = time.monotonic()
+    await _expire_epochs(records, now)
+    await records.undisturbed(_finish(records))
+    return total
+
+
+async def _finish(records: Records) -> None:
+    async with records.alone():
+        await records.shred()
+
+
+async def _rewind(records: Records) -> None:
+    store = records.vault.store
+    async with records.alone():
+        if store.get("state", REWIND) is None:
+            return
+        puts: list[Put] = [("state", key, None) for key, _ in store.items("state", _EPOCH)]
+        for key, _ in store.items("state", _CLASS):
+            following, kept = _hint(records, key)
+            if kept is not None:
+                puts.append(("state", key, _hint_row(min(following, kept), None)))
+        store.write([*puts, ("state", REWIND, None)])
+
+
+def _hint(records: Records, key: bytes) -> tuple[int, int | None]:
+    row = records.vault.store.get("state", key)
+    if row is None:
+        return 0, None
+    made = load_json(row, field="expiry")
+    return made["next"], made["kept"]
+
+
+def _hint_row(following: int, kept: int | None) -> bytes:
+    return dump_json({"next": following, "kept": kept})
+
+
+async def _batch(records: Records, name: str, cutoff: datetime) -> int | None:
+    """Look through some entries for a class; None when all before the cutoff were."""
+    first, _ = _hint(records, _CLASS + name.encode())
+    until = first
+    for index, entry in _entries(records.log, first, records.log.sequencer.edge.size):
+        if index - first == SCAN:
+            break
+        leaf = _leaf(entry)
+        if leaf is not None and leaf.received_at >= cutoff:
+            break
+        until = index + 1
+        if until % _STEP == 0:
+            await asyncio.sleep(0)
+    if until == first:
+        return None
+    return await records.undisturbed(_expire_range(records, name, cutoff, first, until))
+
+
+async def _expire_range(
+    records: Records, name: str, cutoff: datetime, first: int, until: int
+) -> int:
+    async with records.alone() as state:
+        keeping = Keeping.of(records, state.obligations.holds.values())
+        key = _CLASS + name.encode()
+        _, kept = _hint(records, key)
+        count = 0
+        async for index, known in _of_class(records, name, first, until):
+            if keeping.keeps(records, known):
+                kept = index if kept is None else min(kept, index)
+            elif any(_is_sealed(records, part) for part in known.parts):
+                count += 1
+        if count:
+            claims = {
+                "expired_class": name,
+                "cutoff": format_time(cutoff),
+                "first_index": first,
+                "until_index": until,
+                "count": count,
+            }
+            await records.record_alone(Draft(EXPIRED, claims, {}))
+            records.counters.expired += count
+        records.vault.store.write([("state", key, _hint_row(until, kept))])
+    return count
+
+
+async def _of_class(
+    records: Records, name: str, first: int, until: int
+) -> AsyncIterator[tuple[int, Known]]:
+    for index, entry in _entries(records.log, first, until):
+        if index % _STEP == 0:
+            await asyncio.sleep(0)
+        known = _known(records, entry)
+        if known is not None and known.retention == name:
+            yield index, known
+
+
+async def carry_out(
+    records: Records, due: Collection[Expiry], holds: Collection[Hold], shredding: Shredding
+) -> None:
+    """What records say has expired goes; but nothing that a hold keeps by now."""
+    keeping = Keeping.of(records, holds)
+    for each in due:
+        if each.epoch:
+            shredding.drop_epoch(each.epoch)
+            continue
+        async for _, known in _of_class(records, each.retention, each.first, each.until):
+            if not keeping.keeps(records, known):
+                for part in known.parts:
+                    shredding.expire(part, each.index)
+    shredding.drop_unneeded()
+
+
+async def _expire_epochs(records: Records, now: datetime) -> None:
+    """Destroy the token keys of the epochs of which no record needs one any more."""
+    store, retention = records.vault.store, records.catalogue.retention
+    longest = max((months for months in retention.values() if months is not None), default=0)
+    cutoff = months_before(now, longest)
+    for name in [name for name, _ in store.items("epochs")]:
+        if epoch_end(name.decode()) > cutoff or store.get("state", _EPOCH + name) is not None:
+            continue
+        async with records.alone() as state:
+            holds = dict(state.obligations.holds)
+        keeping = Keeping.of(records, holds.values())
+        needed = await _is_needed(records, name.decode(), keeping)
+        await records.undisturbed(_expire_epoch(records, name.decode(), cutoff, holds, needed))
+
+
+async def _expire_epoch(
+    records: Records, epoch: str, cutoff: datetime, holds: Mapping[str, Hold], needed: bool
+) -> None:
+    async with records.alone() as state:
+        if state.obligations.holds != holds:
+            return  # the next time
+        if needed:
+            records.vault.store.write([("state", _EPOCH + epoch.encode(), b"needed")])
+            return
+        claims = {"expired_epoch": epoch, "cutoff": format_time(cutoff)}
+        await records.record_alone(Draft(EXPIRED, claims, {}))
+
+
+async def _is_needed(records: Records, epoch: str, keeping: Keeping) -> bool:
+    """Whether a record of an epoch that is past every class has a token of its key, and stays."""
+    end, later = epoch_end(epoch), 0
+    start = _first_since(records.log, epoch_start(epoch))
+    for index, entry in _entries(
+        records.log, max(0, start - _MARGIN), records.log.sequencer.edge.size
+    ):
+        if index % _STEP == 0:
+            await asyncio.sleep(0)
+        if (known := _known(records, entry)) is None:
+            continue
+        later = later + 1 if known.leaf.received_at >= end else 0
+        if later > _MARGIN:
+            break
+        stays = records.catalogue.retention.get(known.retention) is None
+        if any(
+            token.epoch == epoch and token.token_class is TokenClass.EVIDENCE
+            for token in known.leaf.tokens
+        ) and (stays or keeping.keeps(records, known)):
+            return True
+    return False
+
+
+def _first_since(log: Log, time: datetime) -> int:
+    """The first entry that was received at a time or later, if clocks were never set back."""
+    low, high = 0, log.sequencer.edge.size
+    while low < high:
+        middle = (low + high) // 2
+        leaf = _leaf(log.reader.entry(middle, log.sequencer.edge.size))
+        if leaf is not None and leaf.received_at < time:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _entries(log: Log, first: int, until: int) -> Iterator[tuple[int, bytes]]:
+    while first < until:
+        bundle, skip = divmod(first, TILE_WIDTH)
+        width = min(TILE_WIDTH, until - bundle * TILE_WIDTH)
+        for entry in split_bundle(log.reader.encoded_bundle(bundle, width))[skip:]:
+            yield first, entry
+            first += 1
+
+
+def _leaf(entry: bytes) -> Leaf | None:
+    try:
+        return parse_leaf(entry)
+    except EventRefused:
+        return None
+
+
+def _known(records: Records, entry: bytes) -> Known | None:
+    """A record; None if the entry is none."""
+    try:
+        leaf = parse_leaf(entry)
+        claims = read_payload(parse_jws(leaf.jws))
+        key = event_id_bytes(claims["event_id"]), leaf_hash(entry)
+    except (EventRefused, LookupError, TypeError, ValueError):
+        return None
+    parts = [part_key(*key, number) for number in range(len(claims.get("subjects", ())) + 1)]
+    there = [part for part in parts if records.vault.owners(part)]
+    return Known(leaf, claims, _class_of(records.catalogue, claims), tuple(there))
+
+
+def _class_of(catalogue: Catalogue, claims: Mapping[str, Any]) -> str:
+    kind = catalogue.types.get((claims.get("type", ""), claims.get("schema_version", 0)))
+    return str(claims.get("retention_class") or (kind.retention if kind else ""))
+
+
+def _is_sealed(records: Records, part: bytes) -> bool:
+    row = records.vault.store.get("parts", part)
+    return row is not None and bool(split_part(row)[1])
