@@ -1,0 +1,348 @@
+"""What an evidence package proves, to somebody who brings his own keys: offline, and pure.
+
+Nothing in the package is trusted. The checkpoint is opened with the verifier's own policy or keys;
+each record is proven to be in its tree; each signature is verified with a key that the records in
+the package register, rotate and revoke, from the service's first key on, which the verifier may
+know; a stamp counts as an authority's when it leads to a root of the verifier's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from tlog.audit.catalogue import default_catalogue
+from tlog.audit.errors import AuditError, EventRefused
+from tlog.audit.evidence import (
+    ERASURE,
+    KEY_EVENTS,
+    Contents,
+    EvidenceError,
+    Record,
+    StampItem,
+    Why,
+    directory_of,
+)
+from tlog.audit.evidence_file import read_package
+from tlog.audit.jws import verify_jws
+from tlog.audit.producers import Registry
+from tlog.audit.stamps import Authority, StampError, StampTime, verify_stamp
+from tlog.audit.times import parse_time
+from tlog.merkle import ProofError, leaf_hash, verify_consistency
+from tlog.notes import Checkpoint, NoteError, VerifierKey, check_inclusion
+
+MAX_CERTIFICATES: Final = 64
+_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class OpenedHead(Protocol):
+    """A checkpoint whose signatures verified, with the time that each says, if it says one."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What was signed."""
+
+    @property
+    def signed_by(self) -> tuple[tuple[VerifierKey, int | None], ...]:
+        """Who vouches for it."""
+
+
+class Trust(Protocol):
+    """Whom the verifier believes: `tlog.client.Verifier` is one."""
+
+    def checkpoint(self, note: bytes) -> OpenedHead:
+        """Verify a checkpoint with all that is asked for; raises whatever says why not."""
+
+    def weigh(self, note: bytes) -> tuple[OpenedHead, str | None]:
+        """Verify the log's own signatures alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeBound:
+    """When an entry was there, by one authority.
+
+    Attributes:
+        trusted: whether the stamp leads to a root that the verifier gave.
+        not_after: the entry was there by then: the authority's word.
+        including: size of the stamped head that has it.
+        not_before: the entry was not there yet: the log's word, None if no stamped head says so.
+        excluding: size of the head of that.
+    """
+
+    authority: str
+    trusted: bool
+    not_after: datetime
+    including: int
+    not_before: datetime | None
+    excluding: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A record that is in the tree, as it was signed.
+
+    Attributes:
+        registered: the entry that registered the key it is signed with; None for the first key of
+            the log's own records.
+        times: at most one for each authority.
+    """
+
+    record: Record
+    registered: int | None
+    times: Sequence[TimeBound]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a package proves.
+
+    Attributes:
+        service_known: whether the verifier gave the key that all keys of producers lead back to.
+        same_policy: whether the policy in the package is the verifier's, byte for byte; None when
+            he has given none to compare.
+        records: all of them, by index; those that were chosen, of erasures, of keys.
+    """
+
+    contents: Contents
+    head: OpenedHead
+    service_known: bool
+    same_policy: bool | None
+    records: Sequence[Proven]
+
+    def chosen(self) -> list[Proven]:
+        """The records that the package is about."""
+        return [each for each in self.records if each.record.item.why is Why.CHOSEN]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamped:
+    """A stamp that verified."""
+
+    item: StampItem
+    time: StampTime
+    signed: datetime | None
+    trusted: bool
+
+
+def check_package(
+    data: bytes,
+    trust: Trust,
+    *,
+    policy: bytes | None = None,
+    service: VerifierKey | None = None,
+    roots: Sequence[x509.Certificate] = (),
+) -> Verdict:
+    """Verify a package.
+
+    Args:
+        data: the file.
+        trust: opens checkpoints.
+        policy: the text of the verifier's policy, to be compared with the one in the package.
+        service: the first key of the log's own records, if the verifier knows it.
+        roots: certificates of time-stamp authorities that the verifier trusts.
+
+    Raises:
+        EvidenceError, ZipError: it proves less than it says; the message says what is wrong.
+        Whatever `trust` raises.
+    """
+    contents, records = read_package(data)
+    head = trust.checkpoint(contents.checkpoint)
+    said = (head.checkpoint.origin, head.checkpoint.size)
+    if said != (contents.origin, contents.tree_size):
+        raise EvidenceError(
+            f"the checkpoint is of {said[0]!r:.80} and size {said[1]}, not as listed"
+        )
+    if service is not None and service != contents.service:
+        raise EvidenceError(
+            f"the key of the log's own records is {contents.service}, and not the one that you "
+            f"gave: {service}"
+        )
+    for record in records:
+        _check_inclusion(record, head.checkpoint)
+    signed_with = _check_signatures(contents.service, records)
+    _check_erasures(records)
+    stamped = [
+        _check_stamp(stamp, contents, head.checkpoint, trust, roots) for stamp in contents.stamps
+    ]
+    return Verdict(
+        contents,
+        head,
+        service is not None,
+        None if policy is None else policy == contents.policy,
+        [
+            Proven(record, signed_with[record.index], _bounds(record.index, stamped))
+            for record in records
+        ],
+    )
+
+
+def _check_inclusion(record: Record, checkpoint: Checkpoint) -> None:
+    try:
+        check_inclusion(record.proof, leaf_hash(record.item.leaf), checkpoint)
+    except NoteError as error:
+        raise EvidenceError(f"{directory_of(record.item)}: {error}") from None
+
+
+def _check_signatures(service: VerifierKey, records: Sequence[Record]) -> dict[int, int | None]:
+    """Verify each record with a key that was valid when it came in.
+
+    Returns:
+        For each record the entry that registered its key.
+    """
+    catalogue = default_catalogue()
+    registry = Registry.of_service(service, since=_BEGINNING)
+    registered: dict[str, int | None] = {service.label: None}
+    signed_with: dict[int, int | None] = {}
+    for record in records:
+        payload, received_at = record.payload, record.leaf.received_at
+        try:
+            key = registry.key(record.jws.kid, now=received_at)
+            verify_jws(record.jws, key)
+            if payload["producer_id"] != key.name:
+                raise EventRefused(f"signed by a key of {key.name}", field="producer_id")
+            if record.type.startswith(KEY_EVENTS):
+                catalogue.check_public(catalogue.type_of(payload), payload)
+                occurred_at = parse_time(payload["occurred_at"], field="occurred_at")
+                registry.apply(payload, occurred_at=occurred_at, received_at=received_at)
+            else:
+                registry.producers[key.name].check(record.type)
+        except (AuditError, NoteError) as error:
+            raise EvidenceError(f"{directory_of(record.item)}: {error}") from None
+        signed_with[record.index] = registered[record.jws.kid]
+        for label in registry.keys.keys() - registered.keys():
+            registered[label] = record.index
+    return signed_with
+
+
+def _check_erasures(records: Sequence[Record]) -> None:
+    """Each erasure that is stated is that of a record in the package, and each of these is one."""
+    known = {record.index: record for record in records}
+    stated = set()
+    for record in records:
+        for part in record.parts:
+            if part.erased is None:
+                continue
+            where = f"{directory_of(record.item)}: it is said to be erased at {part.erased.index}"
+            found = known.get(part.erased.index)
+            if found is None:
+                raise EvidenceError(f"{where}, and the package has no such record")
+            if found.type != ERASURE or found.payload.get("request_id") != part.erased.request_id:
+                raise EvidenceError(
+                    f"{where} under request {part.erased.request_id!r:.80}, which is no record of "
+                    "such an erasure"
+                )
+            stated.add(found.index)
+    for record in records:
+        if record.item.why is Why.ERASURE and record.index not in stated:
+            raise EvidenceError(
+                f"{directory_of(record.item)}: nothing in the package is erased by it"
+            )
+
+
+def _check_stamp(
+    stamp: StampItem,
+    contents: Contents,
+    checkpoint: Checkpoint,
+    trust: Trust,
+    roots: Sequence[x509.Certificate],
+) -> _Stamped:
+    where = f"timestamps/{stamp.authority}/{stamp.size:06}"
+    head, _ = trust.weigh(stamp.note)
+    old = head.checkpoint
+    if (old.origin, old.size) != (checkpoint.origin, stamp.size):
+        raise EvidenceError(f"{where}.note is of {old.origin!r:.80} and size {old.size}")
+    try:
+        verify_consistency(
+            old_size=old.size,
+            new_size=checkpoint.size,
+            old_root=old.root_hash,
+            new_root=checkpoint.root_hash,
+            proof=stamp.path,
+        )
+    except ProofError as error:
+        raise EvidenceError(f"{where}.path: the stamped head is not proven: {error}") from None
+    certificates = _certificates(contents.certificates[stamp.authority], where)
+    try:
+        time = verify_stamp(stamp.answer, stamp.note, _authority(stamp.authority, certificates))
+    except StampError as error:
+        raise EvidenceError(f"{where}.tsr: {error}") from None
+    seconds = next((each for _, each in head.signed_by if each is not None), None)
+    return _Stamped(stamp, time, _signed_at(seconds), _leads_to(roots, stamp, certificates))
+
+
+def _leads_to(
+    roots: Sequence[x509.Certificate], stamp: StampItem, certificates: Sequence[x509.Certificate]
+) -> bool:
+    """Whether a stamp leads to a root of the verifier's; what lies between is the package's."""
+    between = [each for each in certificates if each.issuer != each.subject]
+    try:
+        verify_stamp(stamp.answer, stamp.note, _authority(stamp.authority, [*between, *roots]))
+    except StampError:
+        return False
+    return True
+
+
+def _authority(name: str, certificates: Sequence[x509.Certificate]) -> Authority:
+    """An authority of which these certificates are known."""
+    signers = tuple(each for each in certificates if _stamps(each))
+    issuers = tuple(each for each in certificates if each not in signers)
+    return Authority(name, "", signers, issuers)
+
+
+def _stamps(certificate: x509.Certificate) -> bool:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    return list(usage.value) == [ExtendedKeyUsageOID.TIME_STAMPING]
+
+
+def _certificates(pem: bytes, where: str) -> list[x509.Certificate]:
+    try:
+        found = x509.load_pem_x509_certificates(pem)
+    except (ValueError, x509.InvalidVersion) as error:
+        raise EvidenceError(f"{where}: certificates.pem: {error}") from None
+    if len(found) > MAX_CERTIFICATES:
+        raise EvidenceError(f"{where}: certificates.pem has over {MAX_CERTIFICATES}")
+    return found
+
+
+def _signed_at(seconds: int | None) -> datetime | None:
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _bounds(index: int, stamped: Sequence[_Stamped]) -> list[TimeBound]:
+    bounds = []
+    for name in sorted({each.item.authority for each in stamped}):
+        own = [each for each in stamped if each.item.authority == name]
+        after = [each for each in own if each.item.size > index]
+        if not after:
+            continue
+        first = min(after, key=lambda each: (each.time.not_after, each.item.size))
+        before = max(
+            (each for each in own if each.item.size <= index),
+            key=lambda each: each.item.size,
+            default=None,
+        )
+        signed = None if before is None else before.signed
+        if signed is not None and signed > first.time.not_after:
+            signed = None
+        bounds.append(
+            TimeBound(
+                name,
+                first.trusted,
+                first.time.not_after,
+                first.item.size,
+                signed,
+                None if before is None else before.item.size,
+            )
+        )
+    return bounds
