@@ -42,6 +42,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         "PASSPHRASE_FILE",
         "POLICY",
         "MAX_AGE",
+        "SERVICE_KEY",
     ):
         monkeypatch.delenv(f"TLOG_{name}", raising=False)
     yield

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.fuzz.keys import FORK, HEAD, LOG, POLICY, WITNESSES
+from tests.fuzz.package import PACKAGE
 from tests.merkle import trees
+from tlog.audit.zipped import read_zip
 from tlog.merkle import encode_bundle, leaf_hash
 from tlog.notes import Checkpoint, TlogProof, cosign, keyfile, sign_checkpoint
 from tlog.v1 import witness_pb2 as pb
@@ -91,6 +93,13 @@ def seeds() -> dict[str, list[bytes]]:
             f"frozen conflict {LOG.origin}\n".encode()
         ],
         "stored_head": [(1_700_000_000).to_bytes(8, "big") + cosigned],
+        "evidence": [
+            PACKAGE,
+            *(
+                bytes([place]) + data
+                for place, (_, data) in enumerate(sorted(read_zip(PACKAGE).items()))
+            ),
+        ],
         "config": [
             b'origin = "log.example/x"\nname = "x"\nlinger = 0.5\ndedup = true\n',
             b'name = "witness.example/w"\nrate = 1.5\nburst = 3\n',

@@ -8,13 +8,20 @@ again as exactly the same bytes. It raises anything else, and that is a finding.
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from tests.fuzz.keys import HEAD, LOG_VKEYS, POLICY, WITNESS_VKEYS
+from tests.fuzz.package import PACKAGE
+from tlog.audit.codec import dump_json
+from tlog.audit.evidence import EvidenceError
+from tlog.audit.evidence_file import MANIFEST, encode_package, read_package
+from tlog.audit.zipped import ZipError, read_zip, write_zip
 from tlog.client import StateError
 from tlog.client.state import FileState
 from tlog.log import LogConfig, LogError
@@ -269,6 +276,31 @@ def stored_head(data: bytes) -> None:
         assert CosignedHead.decode(data).encode() == data
 
 
+# ---- evidence packages ----
+
+
+def evidence(data: bytes) -> None:
+    """A package; or which member of a good one is exchanged for the rest."""
+    with contextlib.suppress(EvidenceError, ZipError):
+        if not data.startswith(b"PK"):
+            data = exchanged(data)
+        package = read_package(data)
+        package.check_pages()
+        assert encode_package(package.contents) == data
+
+
+def exchanged(data: bytes) -> bytes:
+    """A good package but for one member, whose hash the manifest has."""
+    members = read_zip(PACKAGE)
+    name = sorted(members)[(data[0] if data else 0) % len(members)]
+    members[name] = data[1:]
+    if name != MANIFEST:
+        manifest = json.loads(members[MANIFEST])
+        manifest["members"][name] = sha256(data[1:]).hexdigest()
+        members[MANIFEST] = dump_json(manifest)
+    return write_zip(members)
+
+
 # ---- files and headers ----
 
 
@@ -326,6 +358,7 @@ TARGETS: dict[str, Target] = {
         gossip,
         log_list,
         stored_head,
+        evidence,
         config,
         client_state,
         http,

@@ -60,6 +60,10 @@ another copy, no system can prove.
 **Time-stamps.** RFC 3161 authorities (`authorities`) stamp published checkpoints on a schedule
 (`stamper`), into a database of their own (`stamp_store`); `stamps` verifies them, purely, and says
 what they prove of the time of an entry.
+
+**Evidence.** Chosen records go into one file (`evidence`, `evidence_file` over `zipped`), which
+`evidence_check` verifies, purely, for somebody who trusts nothing in it; `evidence_page` makes what
+people read. `collecting` gathers it from a log that runs, and is imported by name.
 """
 
 from tlog.audit.catalogue import Catalogue, TokenClass, default_catalogue, load_catalogue

@@ -13,9 +13,9 @@
                     certificates.pem
     report.html, VERIFY.txt         for people; made from the rest, and of one spelling too
 
-A record that is here to prove an erasure has no disclosures. Here are the values, and how a record
-is taken apart; `evidence_file` writes and reads the file, `evidence_page` makes what people read,
-and `evidence_check` says what is proven. Until then all is only well-formed.
+A record that is here to prove that others are erased has no disclosures. Here are the values, and
+how a record is taken apart; `evidence_file` writes and reads the file, `evidence_page` makes what
+people read, and `evidence_check` says what is proven. Until then all is only well-formed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from tlog.audit.sdjwt import Disclosure
 from tlog.notes import NoteError, TlogProof, VerifierKey, parse_proof
 
 KEY_EVENTS: Final = "producer."
-ERASURE: Final = "subject.key_destroyed"
+ERASED: Final = "subject.key_destroyed"
+EXPIRED: Final = "retention.expired"
 
 
 class EvidenceError(AuditError):
@@ -45,13 +46,18 @@ class Why(StrEnum):
     """Why a record is in a package."""
 
     CHOSEN = "chosen"
-    ERASURE = "erasure"
+    GONE = "gone"
     KEY = "key"
 
 
 @dataclass(frozen=True, slots=True)
-class Erased:
-    """Where the log says why a part cannot be opened any more."""
+class Gone:
+    """Where the log says why a part cannot be opened any more.
+
+    Attributes:
+        index: of the entry that says so.
+        request_id: under which it was erased; empty when it has expired.
+    """
 
     index: int
     request_id: str
@@ -65,7 +71,7 @@ class Item:
         leaf: the entry.
         proof: its `.tlog-proof`, leading to the checkpoint of the package.
         disclosed: of a chosen record, the encoded disclosures that are shown.
-        erased: of a chosen record, what became of each part: of all subjects, then of each.
+        gone: of a chosen record, what took each part: that of all subjects, then of each.
     """
 
     index: int
@@ -73,7 +79,7 @@ class Item:
     leaf: bytes
     proof: bytes
     disclosed: Sequence[str] = ()
-    erased: Sequence[Erased | None] = ()
+    gone: Sequence[Gone | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +106,8 @@ class Contents:
     Attributes:
         service: the first key of the log's own records, which all other keys lead back to.
         request_id: all records of this request were chosen; empty if they were by other means.
-        items: by index, each index once.
-        stamps: by authority and size.
+        items: each index once, in any order.
+        stamps: each once, in any order.
         certificates: PEM, for each authority.
     """
 
@@ -124,12 +130,12 @@ class Part:
     Attributes:
         shown: what is disclosed, by name.
         hidden: how many digests are not disclosed; a decoy is one that has nothing behind it.
-        erased: the erasure that took it, as the package says.
+        gone: what took it, as the package says.
     """
 
     shown: Sequence[Disclosure]
     hidden: int
-    erased: Erased | None
+    gone: Gone | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,18 +187,18 @@ def open_item(item: Item) -> Record:
         raise EvidenceError(f"{where}: the proof is of entry {proof.index}")
     if item.why is not Why.CHOSEN:
         return Record(item, leaf, jws, proof, payload, ())
-    if len(item.erased) != len(matched):
-        raise EvidenceError(f"{where}: it has {len(matched)} parts, not {len(item.erased)}")
+    if len(item.gone) != len(matched):
+        raise EvidenceError(f"{where}: it has {len(matched)} parts, not {len(item.gone)}")
     objects = [payload, *payload.get("subjects", ())]
     parts = []
-    for each, shown, erased in zip(objects, matched, item.erased, strict=True):
-        if shown and erased is not None:
-            raise EvidenceError(f"{where}: a part is said to be erased, and shown all the same")
+    for each, shown, gone in zip(objects, matched, item.gone, strict=True):
+        if shown and gone is not None:
+            raise EvidenceError(f"{where}: a part is said to be gone, and shown all the same")
         parts.append(
             Part(
                 sorted(shown, key=lambda disclosure: disclosure.name),
                 len(each.get("_sd", ())) - len(shown),
-                erased,
+                gone,
             )
         )
     return Record(item, leaf, jws, proof, payload, parts)

@@ -19,7 +19,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from tlog.audit.catalogue import default_catalogue
 from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.evidence import (
-    ERASURE,
+    ERASED,
+    EXPIRED,
     KEY_EVENTS,
     Contents,
     EvidenceError,
@@ -29,12 +30,21 @@ from tlog.audit.evidence import (
     directory_of,
 )
 from tlog.audit.evidence_file import read_package
+from tlog.audit.evidence_page import told_gone
 from tlog.audit.jws import verify_jws
 from tlog.audit.producers import Registry
 from tlog.audit.stamps import Authority, StampError, StampTime, verify_stamp
 from tlog.audit.times import parse_time
 from tlog.merkle import ProofError, leaf_hash, verify_consistency
-from tlog.notes import Checkpoint, NoteError, VerifierKey, check_inclusion
+from tlog.notes import (
+    Checkpoint,
+    NoteError,
+    Policy,
+    VerifierKey,
+    check_inclusion,
+    parse_policy,
+    parse_unverified,
+)
 
 MAX_CERTIFICATES: Final = 64
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -103,8 +113,7 @@ class Verdict:
 
     Attributes:
         service_known: whether the verifier gave the key that all keys of producers lead back to.
-        same_policy: whether the policy in the package is the verifier's, byte for byte; None when
-            he has given none to compare.
+        same_policy: whether the policy in the package is the verifier's; None if he has none.
         records: all of them, by index; those that were chosen, of erasures, of keys.
     """
 
@@ -133,7 +142,7 @@ def check_package(
     data: bytes,
     trust: Trust,
     *,
-    policy: bytes | None = None,
+    policy: Policy | None = None,
     service: VerifierKey | None = None,
     roots: Sequence[x509.Certificate] = (),
 ) -> Verdict:
@@ -142,7 +151,7 @@ def check_package(
     Args:
         data: the file.
         trust: opens checkpoints.
-        policy: the text of the verifier's policy, to be compared with the one in the package.
+        policy: the verifier's, to be compared with the one in the package.
         service: the first key of the log's own records, if the verifier knows it.
         roots: certificates of time-stamp authorities that the verifier trusts.
 
@@ -150,7 +159,9 @@ def check_package(
         EvidenceError, ZipError: it proves less than it says; the message says what is wrong.
         Whatever `trust` raises.
     """
-    contents, records = read_package(data)
+    package = read_package(data)
+    contents, records = package.contents, package.records
+    packed_policy = _policy(contents)
     head = trust.checkpoint(contents.checkpoint)
     said = (head.checkpoint.origin, head.checkpoint.size)
     if said != (contents.origin, contents.tree_size):
@@ -162,23 +173,31 @@ def check_package(
             f"the key of the log's own records is {contents.service}, and not the one that you "
             f"gave: {service}"
         )
+    signed_with = _check_signatures(contents.service, records)
     for record in records:
         _check_inclusion(record, head.checkpoint)
-    signed_with = _check_signatures(contents.service, records)
-    _check_erasures(records)
+    _check_gone(records)
     stamped = [
         _check_stamp(stamp, contents, head.checkpoint, trust, roots) for stamp in contents.stamps
     ]
+    package.check_pages()
     return Verdict(
         contents,
         head,
         service is not None,
-        None if policy is None else policy == contents.policy,
+        None if policy is None else packed_policy == policy.with_max_age(None),
         [
             Proven(record, signed_with[record.index], _bounds(record.index, stamped))
             for record in records
         ],
     )
+
+
+def _policy(contents: Contents) -> Policy:
+    try:
+        return parse_policy(contents.policy)
+    except NoteError as error:
+        raise EvidenceError(f"policy: {error}") from None
 
 
 def _check_inclusion(record: Record, checkpoint: Checkpoint) -> None:
@@ -219,29 +238,24 @@ def _check_signatures(service: VerifierKey, records: Sequence[Record]) -> dict[i
     return signed_with
 
 
-def _check_erasures(records: Sequence[Record]) -> None:
-    """Each erasure that is stated is that of a record in the package, and each of these is one."""
+def _check_gone(records: Sequence[Record]) -> None:
+    """What is said to be gone is so by a record in the package, and each of these is for that."""
     known = {record.index: record for record in records}
     stated = set()
     for record in records:
-        for part in record.parts:
-            if part.erased is None:
+        for gone in (part.gone for part in record.parts):
+            if gone is None:
                 continue
-            where = f"{directory_of(record.item)}: it is said to be erased at {part.erased.index}"
-            found = known.get(part.erased.index)
-            if found is None:
+            where = f"{directory_of(record.item)}: it is said to be {told_gone(gone)}"
+            if (found := known.get(gone.index)) is None:
                 raise EvidenceError(f"{where}, and the package has no such record")
-            if found.type != ERASURE or found.payload.get("request_id") != part.erased.request_id:
-                raise EvidenceError(
-                    f"{where} under request {part.erased.request_id!r:.80}, which is no record of "
-                    "such an erasure"
-                )
+            right = (ERASED, gone.request_id) if gone.request_id else (EXPIRED, None)
+            if right != (found.type, found.payload.get("request_id")):
+                raise EvidenceError(f"{where}, which is a record of something else")
             stated.add(found.index)
     for record in records:
-        if record.item.why is Why.ERASURE and record.index not in stated:
-            raise EvidenceError(
-                f"{directory_of(record.item)}: nothing in the package is erased by it"
-            )
+        if record.item.why is Why.GONE and record.index not in stated:
+            raise EvidenceError(f"{directory_of(record.item)}: nothing is gone by it")
 
 
 def _check_stamp(
@@ -252,8 +266,10 @@ def _check_stamp(
     roots: Sequence[x509.Certificate],
 ) -> _Stamped:
     where = f"timestamps/{stamp.authority}/{stamp.size:06}"
-    head, _ = trust.weigh(stamp.note)
-    old = head.checkpoint
+    try:
+        old = parse_unverified(stamp.note).checkpoint
+    except NoteError as error:
+        raise EvidenceError(f"{where}.note: {error}") from None
     if (old.origin, old.size) != (checkpoint.origin, stamp.size):
         raise EvidenceError(f"{where}.note is of {old.origin!r:.80} and size {old.size}")
     try:
@@ -271,6 +287,7 @@ def _check_stamp(
         time = verify_stamp(stamp.answer, stamp.note, _authority(stamp.authority, certificates))
     except StampError as error:
         raise EvidenceError(f"{where}.tsr: {error}") from None
+    head, _ = trust.weigh(stamp.note)
     seconds = next((each for _, each in head.signed_by if each is not None), None)
     return _Stamped(stamp, time, _signed_at(seconds), _leads_to(roots, stamp, certificates))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ from tlog.audit.errors import EventRefused
 from tlog.audit.evidence import (
     KEY_EVENTS,
     Contents,
-    Erased,
     EvidenceError,
+    Gone,
     Item,
     Part,
     Record,
@@ -63,16 +63,37 @@ def encode_package(contents: Contents) -> bytes:
             f"{len(contents.items)} records, with those of keys and erasures; the limit is "
             f"{MAX_RECORDS}: choose fewer"
         )
-    records = [open_item(item) for item in contents.items]
-    members = _members(contents, records)
+    records = [open_item(item) for item in sorted(contents.items, key=lambda item: item.index)]
+    stamps = sorted(contents.stamps, key=lambda stamp: (stamp.authority, stamp.size))
+    contents = replace(contents, items=[record.item for record in records], stamps=stamps)
+    members = _members(contents, records) | _pages(contents, records)
     manifest = dump_json(_manifest(contents, records, members))
     if len(manifest) > MAX_MANIFEST:
         raise EvidenceError(f"a manifest of over {MAX_MANIFEST} bytes: choose fewer records")
     return write_zip({**members, MANIFEST: manifest})
 
 
-def read_package(data: bytes) -> tuple[Contents, list[Record]]:
-    """Inverse of `encode_package`, of bytes that a stranger gave.
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package that was read: well-formed, and nothing of it is verified."""
+
+    contents: Contents
+    records: Sequence[Record]
+    members: Mapping[str, bytes]
+
+    def check_pages(self) -> None:
+        """What people read says what the rest does, or they could be told anything.
+
+        Raises:
+            EvidenceError: it does not.
+        """
+        for name, expected in _pages(self.contents, self.records).items():
+            if self.members[name] != expected:
+                raise EvidenceError(f"{name} does not say what the rest of the package says")
+
+
+def read_package(data: bytes) -> Package:
+    """Inverse of `encode_package`, of bytes that a stranger gave; the pages are not checked yet.
 
     Raises:
         EvidenceError, ZipError: they are no package, or a member is not what it must be.
@@ -83,25 +104,27 @@ def read_package(data: bytes) -> tuple[Contents, list[Record]]:
     reader = _Reader(members, _load(manifest))
     reader.check_members()
     contents, records = reader.contents()
-    # What people read says what the rest does, or they would be told anything.
-    for name, expected in _members(contents, records).items():
-        if members.pop(name) != expected:
-            raise EvidenceError(f"{name} does not say what the rest of the package says")
-    if members:
-        raise EvidenceError(f"{min(members)} belongs to nothing in the package")
-    if dump_json(_manifest(contents, records, reader.members)) != manifest:
+    right = _members(contents, records)
+    for name, expected in right.items():
+        if members[name] != expected:
+            raise EvidenceError(f"{name} is not written as it is always written")
+    if more := members.keys() - right.keys() - {REPORT, GUIDE}:
+        raise EvidenceError(f"{min(more)} belongs to nothing in the package")
+    for name in (REPORT, GUIDE):
+        if name not in members:
+            raise EvidenceError(f"{name} is missing")
+    if dump_json(_manifest(contents, records, members)) != manifest:
         raise EvidenceError(f"{MANIFEST} is not in canonical form, or says more than it should")
-    return contents, records
+    return Package(contents, records, members)
+
+
+def _pages(contents: Contents, records: Sequence[Record]) -> dict[str, bytes]:
+    return {REPORT: report(contents, records), GUIDE: guide(contents, records)}
 
 
 def _members(contents: Contents, records: Sequence[Record]) -> dict[str, bytes]:
-    """All members but the manifest."""
-    members = {
-        CHECKPOINT: contents.checkpoint,
-        POLICY: contents.policy,
-        REPORT: report(contents, records),
-        GUIDE: guide(contents, records),
-    }
+    """All members but the manifest and the pages."""
+    members = {CHECKPOINT: contents.checkpoint, POLICY: contents.policy}
     for record in records:
         directory = directory_of(record.item)
         members[f"{directory}/leaf.json"] = record.item.leaf
@@ -139,10 +162,10 @@ def _manifest(
 
 
 def _part(part: Part) -> dict[str, Any]:
-    erased = part.erased
+    gone = part.gone
     return {
         "disclosed": [disclosure.name for disclosure in part.shown],
-        "erased": erased and {"index": erased.index, "request_id": erased.request_id},
+        "gone": gone and {"index": gone.index, "request_id": gone.request_id},
     }
 
 
@@ -233,8 +256,8 @@ class _Reader:
                 jws, disclosed = sdjwt.split(text)
             except EventRefused as error:
                 raise EvidenceError(f"{directory}/disclosures.txt: {error}") from None
-        erased = [_erased(part, f"{where}.parts[{i}]") for i, part in enumerate(listed)]
-        record = open_item(Item(index, Why(why), leaf, proof, disclosed, erased))
+        gone = [_gone(part, f"{where}.parts[{i}]") for i, part in enumerate(listed)]
+        record = open_item(Item(index, Why(why), leaf, proof, disclosed, gone))
         if item.why is Why.CHOSEN and jws != record.jws.text:
             raise EvidenceError(f"{directory}/disclosures.txt is not of the event in leaf.json")
         for i, (part, shown) in enumerate(zip(listed, record.parts, strict=False)):
@@ -282,14 +305,14 @@ def _check(contents: Contents, records: Sequence[Record]) -> None:
             raise EvidenceError(f"{where}: the proof leads to another checkpoint than `checkpoint`")
 
 
-def _erased(made: Any, where: str) -> Erased | None:
+def _gone(made: Any, where: str) -> Gone | None:
     if type(made) is not dict:
         raise EvidenceError(f"{MANIFEST}: {where} is no object")
-    if (erased := made.get("erased")) is None:
+    if (gone := made.get("gone")) is None:
         return None
-    return Erased(
-        _number(erased, "index", f"{where}.erased"),
-        _typed(erased, "request_id", str, f"{where}.erased"),
+    return Gone(
+        _number(gone, "index", f"{where}.gone"),
+        _typed(gone, "request_id", str, f"{where}.gone"),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-from tlog.audit.evidence import Contents, Part, Record, Why, directory_of
+from tlog.audit.evidence import Contents, Gone, Part, Record, Why, directory_of
 from tlog.audit.times import format_time
 
 _SKIPPED: Final = frozenset({"_sd", "_sd_alg", "subjects"})
@@ -26,18 +26,19 @@ table { border-collapse: collapse; width: 100% }
 th, td { border: 1px solid #999; padding: .2rem .5rem; text-align: left; vertical-align: top }
 th { font-weight: normal; width: 14rem }
 td, pre { overflow-wrap: anywhere; white-space: pre-wrap }
-.erased, .hidden { color: #555; font-style: italic }
+.gone, .hidden { color: #555; font-style: italic }
 </style>
 """
 
 NOT_PROVEN: Final = (
-    "That these are all records there are. The package shows what was chosen. Of what a producer "
-    "signed, its sequence numbers tell a gap; of what was never recorded, nothing can.",
-    "That what the records say is true. Who signed them is proven, and that nothing was changed.",
-    "That what is hidden is harmless, or anything else of it. Digests may be decoys, too.",
-    "That data was destroyed. An erasure is the log's signed statement, and no more can be proven "
-    "of it; so is which key a part was sealed with.",
-    "That no revocation of a key was left out: for that, audit the log.",
+    "completeness: the package shows the records that were chosen, and not that there are no "
+    "others. Numbers that are missing from a producer's sequence tell a gap; of what was never "
+    "recorded, nothing can",
+    "truth: that what the records say is so. Proven is who signed it, and that it is unchanged",
+    "hidden claims: what they say, or how many they are, for a digest may be a decoy",
+    "destruction: that erased data is gone everywhere, or with which key a part was sealed. Proven "
+    "is that the log has signed that the key is destroyed",
+    "revocation: that no record about a key was left out. For that, audit the log",
 )
 """What no evidence package proves, in the words of the report and of `tlog verify`."""
 
@@ -64,7 +65,7 @@ def report(contents: Contents, records: Sequence[Record]) -> bytes:
         "as VERIFY.txt tells; with this page changed, it would be refused.</p>\n",
         _table(about),
         *(_record(record) for record in chosen),
-        "<h2>Records of erasures and keys</h2>\n" if others else "",
+        "<h2>Records of erasures, expiry and keys</h2>\n" if others else "",
         *(_record(record, level=3) for record in others),
         "<h2>Time-stamps</h2>\n",
         _table(stamps) if stamps else "<p>none</p>\n",
@@ -94,12 +95,19 @@ def _part(number: int, part: Part) -> str:
     if part.shown:
         rows = [(disclosure.name, shown_value(disclosure.value)) for disclosure in part.shown]
         text = f"<p>Disclosed {escape(of)}:</p>\n{_table(rows)}"
-    if part.erased is not None:
-        said = f"Erased {of}: entry {part.erased.index}, request {part.erased.request_id}."
-        return f'{text}<p class="erased">{escape(said)}</p>\n'
+    if part.gone is not None:
+        said = f"What it said {of} is {told_gone(part.gone)}."
+        return f'<p class="gone">{escape(said)}</p>\n'
     if part.hidden:
-        return f'{text}<p class="hidden">Hidden {escape(of)}: {part.hidden} digests.</p>\n'
+        return f'{text}<p class="hidden">Hidden {escape(of)}: at most {part.hidden} claims.</p>\n'
     return text
+
+
+def told_gone(gone: Gone) -> str:
+    """What became of a part."""
+    if gone.request_id:
+        return f"erased at entry {gone.index} under request {gone.request_id}"
+    return f"expired at entry {gone.index}"
 
 
 def part_name(number: int) -> str:
@@ -185,7 +193,7 @@ def guide(contents: Contents, records: Sequence[Record]) -> bytes:
     """The guide."""
     names: Mapping[Why, str] = {
         Why.CHOSEN: "chosen",
-        Why.ERASURE: "the record of an erasure",
+        Why.GONE: "says why something is gone",
         Why.KEY: "of the keys of producers",
     }
     lines = [

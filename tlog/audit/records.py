@@ -104,6 +104,7 @@ class Records:
 
     Attributes:
         service: what the log is called as a producer.
+        root: the first key that it had.
         counters: what came in so far, for the metrics.
         clock: the time of receipt.
         limits: on what orders may do.
@@ -133,7 +134,7 @@ class Records:
         self.counters = Counters()
         self.docket = Docket(log, terms or Terms())
         self._signer = signer
-        self._root = root or signer.vkey
+        self.root = root or signer.vkey
         self._verifiers = verifiers
         self.clock = clock
         self._state: State | None = None
@@ -366,7 +367,7 @@ class Records:
         if (refusal := self.log.sequencer.refusal) is not None:
             raise Unavailable(f"the log takes no entries: {refusal}")
         self.vault.recover()
-        state = load_state(self.vault.store, self._root)
+        state = load_state(self.vault.store, self.root)
         await replay(state, self.log, self.vault.store)
         await self._settle(state)
         await self.shred()

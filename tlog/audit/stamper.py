@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from tlog.audit.stamp_store import Due, StampStore, Tally
 from tlog.audit.stamps import (
     Authority,
     Connect,
+    Stamp,
     StampError,
     TimeStamper,
     make_request,
@@ -102,6 +103,28 @@ class Stamper:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"tlog-stamps-{name}")
         store.expect(self._names)
         self.status = {name: AuthorityStatus(name, store.tally(name)) for name in self._names}
+
+    @property
+    def authorities(self) -> tuple[Authority, ...]:
+        """Those that stamp."""
+        return self._settings.authorities
+
+    async def around(self, indices: Sequence[int]) -> list[Stamp]:
+        """The stamps on either side of these entries, of each authority, by it and size.
+
+        Raises:
+            StampError: they cannot be read.
+        """
+        return await self._blocking(partial(self._around, indices))
+
+    def _around(self, indices: Sequence[int]) -> list[Stamp]:
+        found: dict[tuple[str, int], Stamp] = {}
+        for name in self._names:
+            for index in indices:
+                for find in (self._store.including, self._store.excluding):
+                    if (stamp := find(index, name)) is not None:
+                        found[name, stamp.size] = stamp
+        return [found[place] for place in sorted(found)]
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

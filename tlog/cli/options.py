@@ -81,12 +81,14 @@ output_option = click.option(
 )
 
 
-def vkey_option(help_text: str, *, variable: str | None = "TLOG_VKEY") -> Callable[[F], F]:
-    """`--vkey`, as often as there are keys, or from a variable."""
+def vkey_option(
+    help_text: str, *, name: str = "vkey", variable: str | None = "TLOG_VKEY"
+) -> Callable[[F], F]:
+    """`--vkey`, or of another name, as often as there are keys, or from a variable."""
     env = f" Repeatable. [env: {variable}, separated by spaces]" if variable else ""
     return click.option(
-        "--vkey",
-        "vkeys",
+        f"--{name}",
+        f"{name.replace('-', '_')}s",
         multiple=True,
         callback=_vkeys,
         envvar=variable,

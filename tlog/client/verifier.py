@@ -6,6 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from cryptography import x509
+
+from tlog.audit import AuditError
+from tlog.audit.evidence_check import Verdict as Evidence
+from tlog.audit.evidence_check import check_package
 from tlog.client import verification as rules
 from tlog.client.errors import TrustError, VerificationError
 from tlog.client.verification import Head, Inclusion
@@ -124,6 +129,27 @@ class Verifier:
     def consistency(self, old: Head, new: Head, proof: Sequence[bytes]) -> None:
         """Verify that the tree of `old` is the beginning of that of `new` (RFC 6962, 2.1.2)."""
         rules.check_follows(old, new, proof)
+
+    def evidence(
+        self,
+        package: bytes,
+        *,
+        service: str | VerifierKey | None = None,
+        tsa_roots: Sequence[x509.Certificate] = (),
+    ) -> Evidence:
+        """Verify an evidence package (`tlog evidence`), and say of each record what is proven.
+
+        Args:
+            package: the file.
+            service: the first key of the log's own records, which `tlog records init` printed: the
+                keys of all producers lead back to it. Without it they are the package's word.
+            tsa_roots: certificates of time-stamp authorities that are trusted.
+        """
+        key = VerifierKey.parse(service) if isinstance(service, str) else service
+        try:
+            return check_package(package, self, policy=self._policy, service=key, roots=tsa_roots)
+        except AuditError as error:
+            raise VerificationError("evidence", str(error)) from None
 
     def proof(self, proof: bytes, entry: bytes) -> Receipt:
         """Verify a receipt (c2sp.org/tlog-proof) for exactly the bytes of `entry`."""

@@ -1,0 +1,171 @@
+"""A case with everything in it: two stamped heads, a witness, an erasure; and its packages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from cryptography import x509
+
+from tests.audit.approvers import governed, order
+from tests.audit.authority import Station, settings_of
+from tests.audit.producer import access, received, signed
+from tests.audit.tenant import LOG, TILL, indices
+from tlog.audit import Draft, verify_stamp
+from tlog.audit.authorities import load_settings
+from tlog.audit.collecting import Choice, collect
+from tlog.audit.erasing import submit
+from tlog.audit.evidence import Contents
+from tlog.audit.evidence_check import Verdict
+from tlog.audit.evidence_file import encode_package, read_package
+from tlog.audit.records import Records
+from tlog.audit.stamp_store import Due, StampStore
+from tlog.audit.stamper import Stamper
+from tlog.audit.stamps import make_request
+from tlog.client import Verifier
+from tlog.notes import (
+    Algorithm,
+    Signer,
+    VerifierKey,
+    cosign,
+    parse_proof,
+    parse_unverified,
+)
+
+WITNESS = Signer.from_seed("w1.example", Algorithm.ED25519_COSIGNATURE, bytes([41]) * 32)
+COSIGNED_AT = 1_800_000_000
+ALL = Choice(everything=True)
+RECEIVED, ACCESSED, FULFILLED, ERASURE = 4, 5, 6, 7
+"""Entries 0 to 3 register the shop, the till and two approvers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What was collected of request R-1, and what its verifier knows."""
+
+    vkeys: tuple[VerifierKey, ...]
+    policy: bytes
+    before: bytes
+    after: bytes
+    everything: bytes
+    root: x509.Certificate
+    root_file: Path
+
+    def verify(self, package: bytes, **more: Any) -> Verdict:
+        known: dict[str, Any] = {"service": LOG.vkey, "tsa_roots": [self.root]}
+        return Verifier(self.policy).evidence(package, **(known | more))
+
+
+def policy_of(vkeys: tuple[VerifierKey, ...]) -> bytes:
+    lines = [f"log {vkey}" for vkey in vkeys] + [f"witness w1 {WITNESS.vkey}", "quorum w1"]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+async def stamp(records: Records, store: StampStore, *stations: Station) -> None:
+    """Have the newest head stamped by all of them."""
+    head = await records.log.publisher.wait_for(records.log.sequencer.edge.size)
+    store.queue(Due(head.size, head.note, 1.0), [station.name for station in stations])
+    for station in stations:
+        answer = await station.stamp(make_request(head.note).der)
+        said = verify_stamp(answer, head.note, station.authority)
+        store.keep(station.name, head.size, answer, said)
+
+
+@contextlib.contextmanager
+def resting_stamper(
+    records: Records, directory: Path, *stations: Station
+) -> Iterator[tuple[Stamper, StampStore]]:
+    """A stamper that has stamps, and gets no more of them."""
+    log = directory / "log"
+    (log / "timestamps.toml").write_text(settings_of(*stations, interval=1))
+    settings = load_settings(log)
+    assert settings is not None
+    with contextlib.closing(StampStore(log, create=True)) as store:
+        yield (
+            Stamper(
+                store,
+                settings,
+                published=records.log.publisher.wait_for,
+                connect=lambda _: stations[0],
+                name="records",
+            ),
+            store,
+        )
+
+
+async def events(records: Records) -> None:
+    drafts = [received(), access("alice@example.com", "bob@example.com")]
+    await records.accept([signed(draft, seq) for seq, draft in enumerate(drafts, 1)])
+
+
+async def fulfilled(records: Records) -> None:
+    done = Draft("request.fulfilled", {"request_id": "R-1", "response": "deleted"}, {})
+    assert indices(await records.accept([signed(done, 1, TILL)])) == [FULFILLED]
+
+
+async def _case(directory: Path) -> Case:
+    one, two = (Station(directory / name, name=name) for name in ("one", "two"))
+    async with governed(directory) as records:
+        vkeys = records.log.vkeys
+        policy = policy_of(vkeys)
+        with resting_stamper(records, directory, one, two) as (stamper, store):
+            await stamp(records, store, one)
+            await events(records)
+            await stamp(records, store, one, two)
+            await fulfilled(records)
+            chosen = [RECEIVED, ACCESSED, FULFILLED]
+            more: dict[str, Any] = {"policy": policy, "stamper": stamper}
+            before = await collect(
+                records,
+                chosen,
+                Choice({"actor", "subject.id"}, subject="alice@example.com"),
+                **more,
+            )
+            assert before.subjects == ["alice@example.com", "bob@example.com"]
+            everything = await collect(records, chosen, ALL, **more)
+            receipt = await submit(records, order().encode())
+            assert receipt.index == ERASURE
+            after = await collect(records, [RECEIVED, FULFILLED], ALL, request_id="R-1", **more)
+            assert after.subjects == []
+    return Case(
+        vkeys,
+        policy,
+        cosigned(before.package),
+        cosigned(after.package),
+        cosigned(everything.package),
+        one.root.certificate,
+        one.directory / "root.pem",
+    )
+
+
+@cache
+def case() -> Case:
+    """The case, made once in a process."""
+    return asyncio.run(_case(Path(mkdtemp(prefix="tlog-evidence-"))))
+
+
+def contents_of(package: bytes) -> Contents:
+    return read_package(package).contents
+
+
+def cosigned(package: bytes) -> bytes:
+    """The package with a head that the witness has cosigned, too."""
+    contents = contents_of(package)
+    head = parse_unverified(contents.checkpoint).checkpoint
+    note = contents.checkpoint + cosign(head, WITNESS, timestamp=COSIGNED_AT).encode()
+    return encode_package(with_checkpoint(contents, note))
+
+
+def with_checkpoint(contents: Contents, note: bytes) -> Contents:
+    """Another checkpoint, in all proofs too."""
+    items = [
+        replace(item, proof=replace(parse_proof(item.proof), checkpoint=note).encode())
+        for item in contents.items
+    ]
+    return replace(contents, checkpoint=note, items=items)

@@ -1,0 +1,665 @@
+"""Evidence packages: what they prove, and that no damage and no lie gets through."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from io import BytesIO
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+
+from tests.audit.authority import make_root
+from tests.audit.evidence import (
+    ACCESSED,
+    COSIGNED_AT,
+    ERASURE,
+    FULFILLED,
+    RECEIVED,
+    WITNESS,
+    case,
+    contents_of,
+    with_checkpoint,
+)
+from tests.audit.producer import SHOP, signer_of
+from tests.audit.tenant import LOG
+from tlog.audit import sdjwt
+from tlog.audit.codec import decode_base64url, dump_json, encode_base64url
+from tlog.audit.evidence import Contents, Gone, Why
+from tlog.audit.evidence_check import Verdict
+from tlog.audit.evidence_file import MANIFEST, encode_package
+from tlog.audit.leaf import encode_leaf, parse_leaf
+from tlog.audit.zipped import read_zip, write_zip
+from tlog.client import VerificationError, Verifier
+from tlog.notes import Algorithm, Signer, parse_note
+
+GOOD = case()
+ALICE = "alice@example.com"
+
+
+def refused(package: bytes, **more: Any) -> str:
+    with pytest.raises(VerificationError) as caught:
+        GOOD.verify(package, **more)
+    return str(caught.value)
+
+
+def shown(verdict: Verdict, index: int) -> list[dict[str, Any]]:
+    (found,) = [each.record for each in verdict.records if each.record.index == index]
+    return [{d.name: d.value for d in part.shown} for part in found.parts]
+
+
+# ---- what is proven ----
+
+
+def test_what_was_chosen_is_disclosed_and_nothing_else() -> None:
+    verdict = GOOD.verify(GOOD.before)
+    assert [each.record.index for each in verdict.chosen()] == [RECEIVED, ACCESSED, FULFILLED]
+    assert shown(verdict, RECEIVED) == [{"actor": {"id": "eve", "ip": "192.0.2.1"}}, {"id": ALICE}]
+    # Of an event about two, nothing of the one who was not asked for.
+    assert shown(verdict, ACCESSED) == [{"actor": "eve"}, {"id": ALICE}, {}]
+    hidden = [part.hidden for each in verdict.chosen() for part in each.record.parts]
+    assert hidden == [1, 1, 1, 0, 1, 0]
+    members = read_zip(GOOD.before)
+    for word in (b"by post", b"Alice", b"bob@example.com", b"customers/17"):
+        assert not [name for name, data in members.items() if word in data]
+        encoded = encode_base64url(b"x" + word)[2:-3].encode()
+        assert not [name for name, data in members.items() if encoded in data]
+    everything = GOOD.verify(GOOD.everything)
+    assert shown(everything, ACCESSED)[2] == {"id": "bob@example.com"}
+    assert {part.hidden for each in everything.chosen() for part in each.record.parts} == {0}
+
+
+def test_who_signed_and_when_it_was_there() -> None:
+    verdict = GOOD.verify(GOOD.before)
+    assert [each.registered for each in verdict.records] == [None, None, 0, 0, 1]
+    assert (verdict.service_known, verdict.same_policy) == (True, True)
+    assert dict(verdict.head.signed_by)[WITNESS.vkey] == COSIGNED_AT
+    first, second = verdict.chosen()[0].times
+    # The root of the one is ours, of the other we know none.
+    assert [(each.authority, each.trusted) for each in (first, second)] == [
+        ("one", True), ("two", False),
+    ]  # fmt: skip
+    assert (first.including, first.excluding) == (ACCESSED + 1, RECEIVED)
+    assert first.not_before is not None
+    received = verdict.chosen()[0].record.leaf.received_at
+    assert first.not_before.replace(microsecond=0) <= received <= first.not_after
+    assert (second.including, second.excluding, second.not_before) == (ACCESSED + 1, None, None)
+    assert verdict.chosen()[2].times == []
+
+
+def test_after_an_erasure_the_old_package_holds_and_the_new_one_proves_it() -> None:
+    old = GOOD.verify(GOOD.before)
+    assert old.head.checkpoint.size == FULFILLED + 1
+    verdict = GOOD.verify(GOOD.after)
+    received, fulfilled = (each.record for each in verdict.chosen())
+    assert [part.gone for part in received.parts] == [Gone(ERASURE, "R-1")] * 2
+    assert [part.gone for part in fulfilled.parts] == [None]
+    assert shown(verdict, RECEIVED) == [{}, {}]
+    (erasure,) = [each for each in verdict.records if each.record.item.why is Why.GONE]
+    assert (erasure.record.index, erasure.registered) == (ERASURE, None)
+    assert erasure.record.payload["approvers"] == ["ciso", "dpo"]
+    # The same leaf, under a later head.
+    (before,) = [each.record for each in old.records if each.record.index == RECEIVED]
+    assert before.item.leaf == received.item.leaf
+
+
+def test_nothing_in_the_package_is_trusted() -> None:
+    other = signer_of("log", 99).vkey
+    assert "is log+" in refused(GOOD.before, service=other)
+    assert "not the one that you gave" in refused(GOOD.before, service=other)
+    verdict = GOOD.verify(GOOD.before, service=None, tsa_roots=[])
+    assert not verdict.service_known
+    assert not any(bound.trusted for each in verdict.records for bound in each.times)
+    # A root of somebody else's is no better than none.
+    verdict = GOOD.verify(GOOD.before, tsa_roots=[make_root("Evil").certificate])
+    assert not any(bound.trusted for each in verdict.records for bound in each.times)
+    # The keys of the log alone ask for no witness.
+    assert Verifier.with_vkeys(GOOD.vkeys).evidence(GOOD.before).same_policy is None
+    stranger = Signer.generate(GOOD.vkeys[0].name, Algorithm.ED25519).vkey
+    with pytest.raises(VerificationError, match="signature check failed"):
+        Verifier.with_vkeys([stranger]).evidence(GOOD.before)
+    with pytest.raises(VerificationError, match="freshness check failed"):
+        late = Verifier(GOOD.policy, max_age=60, clock=lambda: COSIGNED_AT + 61)
+        late.evidence(GOOD.before)
+    with pytest.raises(VerificationError, match="quorum check failed"):
+        absent = Signer.generate("w2.example", Algorithm.ED25519_COSIGNATURE).vkey
+        lines = [line for line in GOOD.policy.decode().splitlines() if line.startswith("log")]
+        lines += [f"witness w2 {absent}", "quorum w2"]
+        Verifier("".join(f"{line}\n" for line in lines).encode()).evidence(GOOD.before)
+
+
+def test_a_policy_that_differs_is_said_to() -> None:
+    contents = replace(
+        contents_of(GOOD.before), policy=GOOD.policy.replace(b"quorum w1", b"quorum none")
+    )
+    assert GOOD.verify(encode_package(contents)).same_policy is False
+
+
+def test_one_spelling() -> None:
+    for package in (GOOD.before, GOOD.after, GOOD.everything):
+        contents = contents_of(package)
+        assert encode_package(contents) == package
+        shuffled = replace(contents, items=contents.items[::-1], stamps=contents.stamps[::-1])
+        assert encode_package(shuffled) == package
+
+
+# ---- damage ----
+
+
+def members_of(package: bytes) -> dict[str, bytes]:
+    return read_zip(package)
+
+
+MEMBERS = sorted(members_of(GOOD.before))
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_flipped_bit_of_a_member_is_named(name: str) -> None:
+    info = ZipFile(BytesIO(GOOD.before)).getinfo(name)
+    at = info.header_offset + 30 + len(name)
+    choose = random.Random(name)
+    for _ in range(8):
+        bad = bytearray(GOOD.before)
+        bad[at + choose.randrange(info.file_size)] ^= 1 << choose.randrange(8)
+        assert refused(bytes(bad)) == (
+            f"evidence check failed: {name} is damaged: it does not have its CRC-32"
+        )
+
+
+def test_a_flipped_bit_anywhere_is_refused() -> None:
+    choose = random.Random(5)
+    for _ in range(400):
+        bad = bytearray(GOOD.before)
+        bad[choose.randrange(len(bad))] ^= 1 << choose.randrange(8)
+        assert refused(bytes(bad)).startswith("evidence check failed: ")
+
+
+def test_a_package_that_is_cut_short_or_longer() -> None:
+    for bad in (GOOD.before[:-1], GOOD.before[1:], GOOD.before + b"\0", GOOD.before[:5000], b""):
+        assert "zip file" in refused(bad)
+
+
+@pytest.mark.parametrize("name", [name for name in MEMBERS if name != MANIFEST])
+def test_a_member_that_was_changed_is_named(name: str) -> None:
+    members = members_of(GOOD.before)
+    members[name] += b" "
+    assert f"{name} is not what {MANIFEST} lists: it was changed" in refused(write_zip(members))
+
+
+# ---- lies: packed again, as if nothing had happened ----
+
+Lie = Callable[[dict[str, bytes], dict[str, Any]], None]
+
+
+def relisted(package: bytes, lie: Lie) -> bytes:
+    """Whoever changes members can change their hashes."""
+    members = members_of(package)
+    manifest = json.loads(members.pop(MANIFEST))
+    lie(members, manifest)
+    for name, data in members.items():
+        if name in manifest["members"]:
+            manifest["members"][name] = sha256(data).hexdigest()
+    return write_zip({**members, MANIFEST: dump_json(manifest)})
+
+
+def flip(data: bytes, at: int = -20) -> bytes:
+    bad = bytearray(data)
+    bad[at] ^= 1
+    return bytes(bad)
+
+
+def changed(name: str, change: Callable[[bytes], bytes]) -> Lie:
+    def lie(members: dict[str, bytes], _: dict[str, Any]) -> None:
+        members[name] = change(members[name])
+
+    return lie
+
+
+def said(**values: Any) -> Lie:
+    return lambda _, manifest: manifest.update(values)
+
+
+def said_of(number: int, **values: Any) -> Lie:
+    return lambda _, manifest: manifest["records"][number].update(values)
+
+
+def moved(members: dict[str, bytes], _: dict[str, Any]) -> None:
+    one, other = (f"records/{index:06}/" for index in (RECEIVED, ACCESSED))
+    for file in ("leaf.json", "proof.tlog-proof", "disclosures.txt"):
+        members[one + file], members[other + file] = members[other + file], members[one + file]
+
+
+def swapped(file: str) -> Lie:
+    def lie(members: dict[str, bytes], _: dict[str, Any]) -> None:
+        one, other = (f"records/{index:06}/{file}" for index in (RECEIVED, ACCESSED))
+        members[one], members[other] = members[other], members[one]
+
+    return lie
+
+
+def disclosures(change: Callable[[list[str]], list[str]]) -> Lie:
+    def made(data: bytes) -> bytes:
+        jws, encoded = sdjwt.split(data.decode())
+        return sdjwt.join(jws, change(encoded)).encode()
+
+    return changed(f"records/{RECEIVED:06}/disclosures.txt", made)
+
+
+def left_out(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
+    for file in ("leaf.json", "proof.tlog-proof"):
+        del members[f"keys/000000/{file}"]
+        del manifest["members"][f"keys/000000/{file}"]
+    del manifest["records"][0]
+
+
+def another_key(members: dict[str, bytes], _: dict[str, Any]) -> None:
+    """The record of the shop's key, with another key in it, as the log never signed it."""
+    leaf = parse_leaf(members["keys/000000/leaf.json"])
+    header, payload, signature = leaf.jws.split(".")
+    claims = json.loads(decode_base64url(payload, field=""))
+    claims["vkey"] = str(signer_of("shop", 66).vkey)
+    jws = f"{header}.{encode_base64url(dump_json(claims))}.{signature}"
+    members["keys/000000/leaf.json"] = encode_leaf(replace(leaf, jws=jws))
+
+
+def without(*names: str) -> Lie:
+    def lie(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
+        for name in names:
+            del members[name]
+
+    return lie
+
+
+def unlisted(name: str) -> Lie:
+    def lie(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
+        del members[name]
+        del manifest["members"][name]
+
+    return lie
+
+
+def added(name: str, *, listed: bool) -> Lie:
+    def lie(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
+        members[name] = b"more"
+        if listed:
+            manifest["members"][name] = ""
+
+    return lie
+
+
+NEW = sdjwt.disclose("details", {"note": "as we say now"}).encoded
+BOB = sdjwt.split(members_of(GOOD.everything)[f"records/{ACCESSED:06}/disclosures.txt"].decode())[
+    1
+][-1]
+R4, R5 = f"records/{RECEIVED:06}", f"records/{ACCESSED:06}"
+LIES: dict[str, tuple[Lie, str]] = {
+    "the token of a leaf": (
+        changed(
+            f"{R4}/leaf.json", lambda data: data.replace(b'"field":"actor"', b'"field":"resource"')
+        ),
+        f"{R4}: the entry is not proven to be in the log",
+    ),
+    "the time of a leaf": (
+        changed(
+            f"{R4}/leaf.json", lambda data: data.replace(b'"received_at":"20', b'"received_at":"19')
+        ),
+        f"{R4}: jws.header.kid: the key {SHOP.vkey.label} is valid from",
+    ),
+    "no leaf": (changed(f"{R4}/leaf.json", lambda _: b"{}"), f"{R4}: leaf: no leaf of a record"),
+    "the event beside the leaf": (
+        changed(f"{R4}/disclosures.txt", lambda data: data.replace(b".", b".A", 1)),
+        f"{R4}/disclosures.txt is not of the event in leaf.json",
+    ),
+    "a disclosure": (
+        disclosures(lambda encoded: [encoded[0][:-1] + "A", *encoded[1:]]),
+        f"{R4}: disclosures[0]: matches no digest, or comes twice",
+    ),
+    "a disclosure left out": (
+        disclosures(lambda encoded: encoded[1:]),
+        f"{R4}/disclosures.txt discloses [] of part 0, and {MANIFEST} says ['actor']",
+    ),
+    "a disclosure added": (
+        disclosures(lambda encoded: [*encoded, NEW]),
+        f"{R4}: disclosures[2]: matches no digest, or comes twice",
+    ),
+    "a disclosure added that is true": (
+        disclosures(
+            lambda encoded: sdjwt.split(
+                members_of(GOOD.everything)[f"{R4}/disclosures.txt"].decode()
+            )[1]
+        ),
+        f"{R4}/disclosures.txt discloses ['actor', 'details'] of part 0",
+    ),
+    "a disclosure exchanged": (
+        disclosures(lambda encoded: [encoded[0], BOB]),
+        f"{R4}: disclosures[1]: matches no digest, or comes twice",
+    ),
+    "a disclosure that comes twice": (
+        disclosures(lambda encoded: [*encoded, encoded[0]]),
+        f"{R4}: disclosures[2]: matches no digest, or comes twice",
+    ),
+    "disclosures in another order": (
+        disclosures(lambda encoded: encoded[::-1]),
+        f"{R4}/disclosures.txt is not written as it is always written",
+    ),
+    "a key binding": (
+        changed(f"{R4}/disclosures.txt", lambda data: data + b"e30.e30.AA"),
+        f"{R4}/disclosures.txt: event: an SD-JWT ends with `~`",
+    ),
+    "a hash of a proof": (
+        changed(
+            f"{R4}/proof.tlog-proof",
+            lambda data: data.replace(data.splitlines()[2], data.splitlines()[3], 1),
+        ),
+        f"{R4}: the entry is not proven to be in the log",
+    ),
+    "the index of a proof": (
+        changed(f"{R4}/proof.tlog-proof", lambda data: data.replace(b"index 4", b"index 5")),
+        f"{R4}: the proof is of entry 5",
+    ),
+    "the checkpoint of a proof": (
+        changed(f"{R4}/proof.tlog-proof", lambda data: data[: data.rindex("—".encode())]),
+        f"{R4}: the proof leads to another checkpoint than `checkpoint`",
+    ),
+    "no proof": (
+        changed(f"{R4}/proof.tlog-proof", lambda _: b"index 4\n"),
+        f"{R4}: a proof without",
+    ),
+    "records exchanged": (moved, f"{R4}: the proof is of entry {ACCESSED}"),
+    "leaves exchanged": (swapped("leaf.json"), f"{R4}: disclosures[0]: matches no digest"),
+    "proofs exchanged": (swapped("proof.tlog-proof"), f"{R4}: the proof is of entry {ACCESSED}"),
+    "disclosures exchanged": (
+        swapped("disclosures.txt"),
+        f"{R4}: disclosures[0]: matches no digest",
+    ),
+    "the policy": (
+        changed("policy", lambda data: data.replace(b"quorum w1", b"quorum w2")),
+        "policy: ",
+    ),
+    "the report": (
+        changed("report.html", lambda data: data.replace(b"webform", b"by mail")),
+        "report.html does not say what the rest of the package says",
+    ),
+    "the guide": (
+        changed("VERIFY.txt", lambda data: data.replace(b"YOUR-ROOT.pem", b"our-root.pem")),
+        "VERIFY.txt does not say what the rest of the package says",
+    ),
+    "a key that is left out": (
+        left_out,
+        f"{R4}: jws.header.kid: no producer has the key '{SHOP.vkey.label}'",
+    ),
+    "another key": (
+        another_key,
+        f"keys/000000: jws.signature: the signature is not that of {LOG.vkey.label}",
+    ),
+    "the root of all keys": (
+        said(service=str(signer_of("log", 99).vkey)),
+        "the key of the log's own records is",
+    ),
+    "no root": (said(service="log"), f"{MANIFEST}: service: "),
+    "a stamp": (
+        changed("timestamps/one/000006.tsr", flip),
+        "timestamps/one/000006.tsr: one: the stamp does not verify",
+    ),
+    "no stamp": (
+        changed("timestamps/one/000006.tsr", lambda _: b"0\x00"),
+        "timestamps/one/000006.tsr: one: the stamp does not verify",
+    ),
+    "the stamp of another head": (
+        lambda members, _: members.update(
+            {"timestamps/one/000006.tsr": members["timestamps/one/000004.tsr"]}
+        ),
+        "does not verify: VerificationError: Mismatch between messages",
+    ),
+    "the stamp of another authority": (
+        lambda members, _: members.update(
+            {"timestamps/one/000006.tsr": members["timestamps/two/000006.tsr"]}
+        ),
+        "timestamps/one/000006.tsr: one: the stamp does not verify",
+    ),
+    "a stamped head": (
+        changed("timestamps/one/000006.note", lambda data: data.replace(b"\n6\n", b"\n5\n")),
+        "timestamps/one/000006.note is of 'example.com/records' and size 5",
+    ),
+    "the signature of a stamped head": (
+        changed("timestamps/one/000006.note", lambda data: flip(data, -5)),
+        "timestamps/one/000006",
+    ),
+    "no stamped head": (
+        changed("timestamps/one/000006.note", lambda _: b"6\n"),
+        "timestamps/one/000006.note: ",
+    ),
+    "a path": (
+        changed("timestamps/one/000006.path", lambda data: data[45:] + data[:45]),
+        "timestamps/one/000006.path: the stamped head is not proven",
+    ),
+    "no path": (
+        changed("timestamps/one/000006.path", lambda _: b"AA==\n"),
+        "timestamps/one/000006.path: 'AA==' holds 1 bytes",
+    ),
+    "the certificates": (
+        changed("timestamps/one/certificates.pem", lambda data: data.replace(b"M", b"N", 3)),
+        "timestamps/one",
+    ),
+    "no certificates": (
+        changed("timestamps/one/certificates.pem", lambda _: b"more"),
+        "timestamps/one/000004: certificates.pem: ",
+    ),
+    "a member that nobody needs": (
+        added("records/more", listed=True),
+        "records/more belongs to nothing in the package",
+    ),
+    "a member that is not listed": (
+        added("records/more", listed=False),
+        f"records/more is in the package, but not in its {MANIFEST}",
+    ),
+    "a member that is missing": (
+        without(f"{R4}/disclosures.txt"),
+        f"'{R4}/disclosures.txt' is missing: {MANIFEST} lists it",
+    ),
+    "a member that is missing and not listed": (
+        unlisted(f"{R4}/disclosures.txt"),
+        f"{R4}/disclosures.txt is missing",
+    ),
+    "no checkpoint": (unlisted("checkpoint"), "checkpoint is missing"),
+    "another format": (said(format="zip"), f"{MANIFEST} is not one of a tlog-evidence"),
+    "another version": (said(version=2), f"{MANIFEST} is of version 2, this reads 1"),
+    "a version that is true": (said(version=True), f"{MANIFEST} is of version True"),
+    "another log": (said(origin="example.com/other"), "the checkpoint is of 'example.com/records'"),
+    "another size": (said(tree_size=9), "the checkpoint is of 'example.com/records' and size 7"),
+    "another tenant": (said(tenant="umbrella"), "keys/000000 is of another tenant than 'umbrella'"),
+    "another request": (said(request_id="R-9"), f"{R4} is not of request 'R-9'"),
+    "a name of no meaning": (said(made_by="us"), f"{MANIFEST} is not in canonical form"),
+    "another reason": (said_of(2, why="key"), "keys/000004/leaf.json is missing"),
+    "no reason": (said_of(2, why="because"), f"{MANIFEST}: records[2]: why is 'because'"),
+    "another index": (said_of(2, index=3), "records/000003/leaf.json is missing"),
+    "the same index": (said_of(2, index=1, why="key"), "records are not in the order"),
+    "an index below all": (said_of(2, index=-1), "records[2].index is out of bounds"),
+    "no parts": (said_of(2, parts=[]), f"{R4}: it has 2 parts, not 0"),
+    "parts of a key": (
+        said_of(0, parts=[{"disclosed": [], "gone": None}]),
+        f"{MANIFEST} is not in canonical form",
+    ),
+    "gone, and shown all the same": (
+        said_of(2, parts=[{"disclosed": ["actor"], "gone": {"index": 6, "request_id": "R-1"}}] * 2),
+        f"{R4}: a part is said to be gone, and shown all the same",
+    ),
+    "gone by nothing": (
+        said_of(4, parts=[{"disclosed": [], "gone": {"index": 9, "request_id": "R-1"}}]),
+        "records/000006: it is said to be erased at entry 9 under request R-1, and the package has",
+    ),
+    "nonsense for parts": (
+        said_of(2, parts=[1, 2]),
+        f"{MANIFEST}: records[2].parts[0] is no object",
+    ),
+    "nonsense for records": (said(records=7), f"{MANIFEST}: records is malformed"),
+    "nonsense for members": (said(members=[]), f"{MANIFEST}: members is malformed"),
+    "a stamp that is not there": (
+        said(stamps=[{"authority": "one", "size": 3}]),
+        "timestamps/one/000003.path is missing",
+    ),
+    "stamps that are left out": (said(stamps=[]), "timestamps/one/000004.note belongs to nothing"),
+    "a stamp that climbs": (
+        said(stamps=[{"authority": "../x", "size": 3}]),
+        "no authority, or no size",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_is_refused_and_named(lie: str) -> None:
+    change, message = LIES[lie]
+    assert message in refused(relisted(GOOD.before, change))
+
+
+# ---- lies of whoever makes the whole package anew, report and all ----
+
+Remake = Callable[[Contents], Contents]
+
+
+def noted(change: Callable[[bytes], bytes]) -> Remake:
+    return lambda contents: with_checkpoint(contents, change(contents.checkpoint))
+
+
+def item(number: int, **values: Any) -> Remake:
+    def made(contents: Contents) -> Contents:
+        items = list(contents.items)
+        items[number] = replace(items[number], **values)
+        return replace(contents, items=items)
+
+    return made
+
+
+def dropped(number: int) -> Remake:
+    def made(contents: Contents) -> Contents:
+        return replace(contents, items=[*contents.items[:number], *contents.items[number + 1 :]])
+
+    return made
+
+
+def signature_of(label: str) -> Callable[[bytes], bytes]:
+    """Flip a bit in the signature of a name, its time and key ID left alone."""
+
+    def change(note: bytes) -> bytes:
+        lines = note.split(b"\n")
+        (at,) = [i for i, line in enumerate(lines) if f"— {label} ".encode() in line]
+        lines[at] = lines[at][:-6] + (b"A" if lines[at][-6:-5] != b"A" else b"B") + lines[at][-5:]
+        return b"\n".join(lines)
+
+    return change
+
+
+def ed25519_signature(note: bytes) -> bytes:
+    lines = note.split(b"\n")
+    at = lines[4]
+    lines[4] = at[:-6] + (b"A" if at[-6:-5] != b"A" else b"B") + at[-5:]
+    return b"\n".join(lines)
+
+
+def later(note: bytes) -> bytes:
+    """A cosignature with another time than the one that was signed."""
+    read = parse_note(note)
+    *others, last = read.signatures
+    time = (COSIGNED_AT + 9).to_bytes(8, "big")
+    moved = replace(last, signature=time + last.signature[8:])
+    return replace(read, signatures=(*others, moved)).encode()
+
+
+def another_root(note: bytes) -> bytes:
+    lines = note.split(b"\n")
+    lines[2] = (b"A" if lines[2][:1] != b"A" else b"B") + lines[2][1:]
+    return b"\n".join(lines)
+
+
+REMADE: dict[str, tuple[bytes, Remake, str]] = {
+    "the log's signature": (
+        GOOD.before,
+        noted(ed25519_signature),
+        "signature check failed: the signature of",
+    ),
+    "a cosignature": (
+        GOOD.before,
+        noted(signature_of(WITNESS.vkey.name)),
+        f"signature of {WITNESS.vkey.label}",
+    ),
+    "the time of a cosignature": (GOOD.before, noted(later), f"signature of {WITNESS.vkey.label}"),
+    "no cosignature": (
+        GOOD.before,
+        noted(lambda note: note[: note.rindex("—".encode())]),
+        "quorum check failed: ",
+    ),
+    "another root hash": (GOOD.before, noted(another_root), "signature check failed: "),
+    "an erasure that is left out": (
+        GOOD.after,
+        dropped(4),
+        "erased at entry 7 under request R-1, and the package has no such",
+    ),
+    "an erasure under another request": (
+        GOOD.after,
+        item(2, gone=[Gone(ERASURE, "R-2")] * 2),
+        "erased at entry 7 under request R-2, which is a record of something else",
+    ),
+    "an erasure that is none": (
+        GOOD.after,
+        item(2, gone=[Gone(FULFILLED, "R-1")] * 2),
+        "erased at entry 6 under request R-1, which is a record of something else",
+    ),
+    "an erasure told as an expiry": (
+        GOOD.after,
+        item(2, gone=[Gone(ERASURE, "")] * 2),
+        "expired at entry 7, which is a record of something else",
+    ),
+    "an erasure that took nothing": (
+        GOOD.after,
+        item(2, gone=[None] * 2),
+        "records/000007: nothing is gone by it",
+    ),
+    "a head of before the records": (
+        GOOD.before,
+        lambda contents: replace(
+            with_checkpoint(contents, contents.stamps[0].note), tree_size=4, policy=GOOD.policy
+        ),
+        "quorum check failed: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", REMADE)
+def test_a_package_that_is_made_anew(lie: str) -> None:
+    package, change, message = REMADE[lie]
+    assert message in refused(encode_package(change(contents_of(package))))
+
+
+def test_what_can_be_left_out_is_what_nobody_can_tell() -> None:
+    """Whoever makes a package anew shows less, and no more: that is selective disclosure."""
+    less = item(2, disclosed=())(contents_of(GOOD.before))
+    assert shown(GOOD.verify(encode_package(less)), RECEIVED) == [{}, {}]
+    fewer = dropped(4)(contents_of(GOOD.before))
+    assert len(GOOD.verify(encode_package(fewer)).chosen()) == 2
+    unstamped = replace(contents_of(GOOD.before), stamps=[], certificates={})
+    assert not GOOD.verify(encode_package(unstamped)).records[2].times
+
+
+CLASSES = [
+    "the token of a leaf", "the event beside the leaf", "a disclosure", "a disclosure left out",
+    "a key binding", "the index of a proof", "the checkpoint of a proof", "no proof", "the policy",
+    "the report", "the guide", "a key that is left out", "another key", "the root of all keys",
+    "a stamp", "the stamp of another head", "a stamped head", "a path", "no certificates",
+    "a member that nobody needs", "a member that is not listed", "a member that is missing",
+    "another format", "another version", "another log", "another tenant", "another request",
+    "a name of no meaning", "gone by nothing", "gone, and shown all the same",
+]  # fmt: skip
+
+
+def test_each_class_of_bytes_has_its_own_message() -> None:
+    messages = [refused(relisted(GOOD.before, LIES[name][0])) for name in CLASSES]
+    messages += [
+        refused(encode_package(change(contents_of(package))))
+        for name, (package, change, _) in REMADE.items()
+        if name in ("the log's signature", "a cosignature", "no cosignature")
+    ]
+    assert len({message.replace(R4, "").replace(R5, "") for message in messages}) == len(messages)

@@ -1,0 +1,261 @@
+"""Collects what goes into an evidence package, from the records of a log that runs.
+
+Whoever calls has asked for the purpose, and records the export before anything of it is given out.
+What was collected is verified, as whoever gets it will, before it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tlog.audit.errors import EventRefused
+from tlog.audit.event import read_payload
+from tlog.audit.evidence import KEY_EVENTS, Contents, EvidenceError, Gone, Item, StampItem, Why
+from tlog.audit.evidence_check import OpenedHead, check_package
+from tlog.audit.evidence_file import MAX_RECORDS, MAX_STAMPS, encode_package
+from tlog.audit.jws import parse_jws
+from tlog.audit.leaf import parse_leaf
+from tlog.audit.records import Records, StoredRecord
+from tlog.audit.stamper import Stamper
+from tlog.audit.tokens import canonical
+from tlog.audit.vault import Part
+from tlog.log import Head, InvalidRequest, Log, Unavailable
+from tlog.merkle import TILE_WIDTH, split_bundle
+from tlog.notes import TlogProof, VerifierKey, open_checkpoint
+
+PATIENCE: Final = 20.0
+"""Seconds that a collection waits for a published checkpoint that has all its records."""
+SUBJECT: Final = "subject."
+"""Before the name of a claim about a subject, in what is to be disclosed."""
+_STEP: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What of the records is disclosed.
+
+    Attributes:
+        names: of claims; of those about a subject with `subject.` before it.
+        everything: all that can be opened.
+        subject: whom it is about: nothing is then disclosed of other subjects. Empty for all.
+    """
+
+    names: Collection[str] = ()
+    everything: bool = False
+    subject: str = ""
+
+    def of(self, parts: Sequence[Part]) -> list[str]:
+        """The encoded disclosures that are shown of a record."""
+        shown = []
+        for number, part in enumerate(parts):
+            if number and self.subject and self.subject not in subjects_of([part]):
+                continue
+            prefix = SUBJECT if number else ""
+            for disclosure in part.disclosures:
+                if self.everything or prefix + disclosure.name in self.names:
+                    shown.append(disclosure.encoded)
+        return shown
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """A package, and whose data was opened for it, by identifier."""
+
+    package: bytes
+    subjects: Sequence[str]
+    count: int
+
+
+async def collect(
+    records: Records,
+    indices: Sequence[int],
+    choice: Choice,
+    *,
+    policy: bytes,
+    request_id: str = "",
+    stamper: Stamper | None = None,
+    patience: float = PATIENCE,
+) -> Collected:
+    """Collect the evidence for these records.
+
+    Args:
+        records: the tenant's.
+        indices: of the records, without repetition.
+        choice: what is disclosed of them.
+        policy: the log's, to go with the package.
+        request_id: when these are all records of a request.
+        stamper: has the log's time-stamps, if it has some.
+        patience: seconds to wait for a checkpoint.
+
+    Raises:
+        InvalidRequest, OutOfRange: there is no such record, or there are too many.
+        Unavailable: no published checkpoint has them all yet.
+        StampError, VaultDamaged, StoreError: what is stored cannot be read.
+        EvidenceError, ZipError: too much for one package.
+    """
+    if not 1 <= len(indices) <= MAX_RECORDS:
+        raise InvalidRequest(f"{len(indices)} records: choose 1 to {MAX_RECORDS}", field="indices")
+    chosen = []
+    for number, index in enumerate(sorted(indices)):
+        chosen.append(_read(records, index))
+        if number % _STEP == _STEP - 1:
+            await asyncio.sleep(0)
+    log = records.log
+    whys = {each.index: Why.CHOSEN for each in chosen}
+    for index in sorted({gone.index for each in chosen for gone in _gone(each) if gone}):
+        whys.setdefault(index, Why.GONE)
+    stamps = [] if stamper is None else await stamper.around(sorted(whys))
+    for index in await _key_records(log, whys):
+        whys.setdefault(index, Why.KEY)
+    head = await _head(log, max(whys) + 1, patience)
+    contents = Contents(
+        origin=log.origin,
+        tenant=records.tenant,
+        tree_size=head.size,
+        service=records.root,
+        request_id=request_id,
+        checkpoint=head.note,
+        policy=policy,
+        items=[
+            *(_chosen(log, head, each, choice) for each in chosen),
+            *(_item(log, head, index, why) for index, why in whys.items() if why is not Why.CHOSEN),
+        ],
+        stamps=[
+            StampItem(
+                each.authority,
+                each.size,
+                each.note,
+                each.answer,
+                tuple(log.reader.consistency_proof(each.size, head.size)),
+            )
+            for each in stamps
+        ],
+        certificates=_certificates(stamper, {each.authority for each in stamps}),
+    )
+    if len(contents.stamps) > MAX_STAMPS:
+        raise EvidenceError(f"{len(contents.stamps)} time-stamps: choose fewer records")
+    package = await asyncio.to_thread(_packed, contents, _OwnKeys(log.vkeys))
+    opened = sorted({name for each in chosen for name in subjects_of(each.parts)})
+    return Collected(package, opened, len(chosen))
+
+
+def subjects_of(parts: Iterable[Part]) -> list[str]:
+    """The identifiers of the subjects whose parts can be opened, in canonical form."""
+    return [
+        canonical(disclosure.value)
+        for part in parts
+        for disclosure in part.disclosures
+        if disclosure.name == "id" and isinstance(disclosure.value, str)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnKeys:
+    """Believes the log itself."""
+
+    vkeys: Sequence[VerifierKey]
+
+    def checkpoint(self, note: bytes) -> OpenedHead:
+        return open_checkpoint(note, self.vkeys, origin=self.vkeys[0].name)
+
+    def weigh(self, note: bytes) -> tuple[OpenedHead, None]:
+        return self.checkpoint(note), None
+
+
+def _packed(contents: Contents, trust: _OwnKeys) -> bytes:
+    package = encode_package(contents)
+    check_package(package, trust, service=contents.service)
+    return package
+
+
+def _read(records: Records, index: int) -> StoredRecord:
+    try:
+        return records.read(index)
+    except EventRefused as error:
+        raise InvalidRequest(f"entry {index} is no record: {error}", field="indices") from None
+
+
+def _gone(record: StoredRecord) -> list[Gone | None]:
+    gone: list[Gone | None] = []
+    for part in record.parts:
+        if part.erasure is not None:
+            gone.append(Gone(part.erasure.index, part.erasure.request_id))
+        else:
+            gone.append(None if part.expiry is None else Gone(part.expiry, ""))
+    return gone
+
+
+def _item(log: Log, head: Head, index: int, why: Why) -> Item:
+    hashes = tuple(log.reader.inclusion_proof(index, head.size))
+    proof = TlogProof(index=index, hashes=hashes, checkpoint=head.note).encode()
+    return Item(index, why, log.reader.entry(index, head.size), proof)
+
+
+def _chosen(log: Log, head: Head, record: StoredRecord, choice: Choice) -> Item:
+    item = _item(log, head, record.index, Why.CHOSEN)
+    return replace(item, disclosed=choice.of(record.parts), gone=_gone(record))
+
+
+async def _head(log: Log, size: int, patience: float) -> Head:
+    """The latest published head, once it has so many entries."""
+    try:
+        async with asyncio.timeout(patience):
+            return await log.publisher.wait_for(size)
+    except TimeoutError:
+        reason = log.publisher.refusal or "it is not published yet"
+        raise Unavailable(
+            f"no published checkpoint has entry {size - 1} yet: {reason}. The records are durable; "
+            "collect the evidence once a checkpoint has them"
+        ) from None
+
+
+async def _key_records(log: Log, indices: Iterable[int]) -> list[int]:
+    """The records that say which keys the producers of these records have, and theirs."""
+    size = log.sequencer.edge.size
+    events: dict[int, tuple[str, str]] = {}
+    for start in range(0, size, TILE_WIDTH):
+        width = min(TILE_WIDTH, size - start)
+        bundle = split_bundle(log.reader.encoded_bundle(start // TILE_WIDTH, width))
+        for index, entry in enumerate(bundle, start):
+            if (event := _key_event(entry)) is not None:
+                events[index] = event
+        await asyncio.sleep(0)
+    wanted = {_producer(log.reader.entry(index, size)) for index in indices}
+    while True:
+        found = {index for index, (_, about) in events.items() if about in wanted}
+        more = {events[index][0] for index in found} - wanted
+        if not more:
+            return sorted(found)
+        wanted |= more
+
+
+def _key_event(entry: bytes) -> tuple[str, str] | None:
+    """By whom a record about a producer is, and about whom; None if it is none."""
+    try:
+        payload = read_payload(parse_jws(parse_leaf(entry).jws))
+    except EventRefused:
+        return None
+    if not str(payload.get("type")).startswith(KEY_EVENTS):
+        return None
+    return str(payload["producer_id"]), str(payload["about_producer"])
+
+
+def _producer(entry: bytes) -> str:
+    return parse_jws(parse_leaf(entry).jws).kid.partition("+")[0]
+
+
+def _certificates(stamper: Stamper | None, names: Collection[str]) -> dict[str, bytes]:
+    if stamper is None:
+        return {}
+    return {
+        authority.name: b"".join(
+            each.public_bytes(Encoding.PEM) for each in (*authority.signers, *authority.issuers)
+        )
+        for authority in stamper.authorities
+        if authority.name in names
+    }
