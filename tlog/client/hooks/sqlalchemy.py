@@ -1,0 +1,452 @@
+"""A listener for SQLAlchemy's ORM: records whose data is read and written, and for what.
+
+    audit = SessionAudit(producer)
+
+    @audit.personal(subject="email")
+    class Customer(Base): ...
+
+    audit.listen(Session)                                   # a sessionmaker, a class, one session
+    with acting("support", actor={"id": "eve"}, request_id="R-1"):
+        session.scalars(select(Customer))
+
+**Who declares what.** A class is watched by `personal` or `watch`, or by what its table says of
+itself: `info={"audit": {"subject": "email"}}`. The subject is the attribute that identifies whom a
+row is about, or a function of the object. The purpose, and whatever else is to be said, comes from
+`acting`, which follows threads and tasks as context variables do. Without it nothing is read and
+nothing flushed: EventRefused, unless `otherwise` says what then holds.
+
+**Reads** are `access.read`: of every statement that gives out watched objects, or columns of them,
+also by lazy and eager loading and refreshing; one event for a class and 64 subjects, on the disk
+before the application gets the rows. What a session gives out of its memory was recorded when it
+was read. A statement that names a watched table and gives out something else, such as a number, is
+an `access.search`, without subjects.
+
+**Writes** are `access.modify`: collected as they are flushed, and recorded in the last moment
+before the database commits. So no commit is without its record; what is rolled back, a savepoint
+too, has none. When the commit itself fails, a second record of the same says that its outcome is
+`unknown`: the database may have committed, and the answer be lost. Killed between the two, the
+process leaves a record of what it was about to commit.
+
+Before statements that update or delete many rows, it is asked whose these are. Not seen: SQL as
+text, and what goes past the session: a connection's own statements, `bulk_save_objects`, triggers
+and cascades of the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy import Table, event, inspect
+from sqlalchemy.engine import ChunkedIteratorResult, IteratorResult
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.sql import visitors
+from sqlalchemy.util.concurrency import await_only, in_greenlet
+
+from tlog.audit import EventRefused
+from tlog.client.hooks.rows import (
+    OURS,
+    Fact,
+    Watched,
+    batches,
+    changed_in,
+    declared_by,
+    described,
+    fact_of,
+    subjects_of,
+    transaction_of,
+)
+from tlog.client.producer import Producer
+
+# Which class, and in which column of a row its subject is.
+_Columns = list[tuple["Watched", int | None]]
+
+_acting: ContextVar[Mapping[str, Any] | None] = ContextVar("tlog_acting", default=None)
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def acting(purpose: str, **claims: Any) -> Iterator[None]:
+    """Say for what data is read and written inside, by whom (`actor`), and upon which request."""
+    token = _acting.set({"purpose": purpose, **claims})
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
+@dataclass(slots=True)
+class _Change:
+    """A row that was flushed; `within` is the transaction, or savepoint, that may commit it."""
+
+    watched: Watched
+    action: str
+    fact: Fact
+    details: Mapping[str, Any]
+    claims: Mapping[str, Any]
+    at: datetime
+    within: SessionTransaction | None
+
+    def kind(self) -> tuple[Any, ...]:
+        """What it has in common with those that one event can tell of."""
+        return (self.watched, self.action, repr(self.details), id(self.claims))
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known of one session.
+
+    Attributes:
+        loaded: objects that were loaded and are in no record yet.
+        depth: how many statements are giving out rows, each for the one before.
+        changes: what was flushed since the last commit.
+        committing: what is recorded and may be committed by now; None while nothing is.
+    """
+
+    loaded: list[Any] = field(default_factory=list)
+    depth: int = 0
+    changes: list[_Change] = field(default_factory=list)
+    committing: list[_Change] | None = None
+
+
+class SessionAudit:
+    """Records what sessions read and write of the classes that it watches.
+
+    Args:
+        producer: closed by whoever made it.
+        otherwise: the claims of what is done outside of any `acting`, with a `purpose`; without
+            them it is refused.
+    """
+
+    def __init__(self, producer: Producer, *, otherwise: Mapping[str, Any] | None = None) -> None:
+        self._producer = producer
+        self._otherwise = otherwise
+        self._declared: dict[type, Watched] = {}
+        self._known: dict[type, Watched | None] = {}
+
+    def watch(
+        self,
+        kind: type,
+        *,
+        subject: str | Callable[[Any], str | None],
+        resource_type: str = "",
+    ) -> None:
+        """Watch a mapped class and those derived from it.
+
+        Args:
+            kind: the class.
+            subject: the attribute that identifies whom an object is about; or a function of it.
+            resource_type: as in the events; the name of its table, if not given.
+        """
+        name = resource_type or str(getattr(kind, "__tablename__", kind.__name__))
+        self._declared[kind] = Watched(subject, name)
+        self._known.clear()
+
+    def personal(
+        self, *, subject: str | Callable[[Any], str | None], resource_type: str = ""
+    ) -> Callable[[type[T]], type[T]]:
+        """Decorate a mapped class: see `watch`."""
+
+        def declare(kind: type[T]) -> type[T]:
+            self.watch(kind, subject=subject, resource_type=resource_type)
+            return kind
+
+        return declare
+
+    def listen(self, sessions: Any) -> None:
+        """Listen to a sessionmaker, a subclass of Session, or one session, asynchronous or not."""
+        target = getattr(sessions, "sync_session", sessions)
+        for name, call in (
+            ("do_orm_execute", self._execute),
+            ("loaded_as_persistent", self._loaded),
+            ("after_flush", self._flushed),
+            ("before_commit", self._commit),
+            ("after_commit", self._committed),
+            ("after_transaction_end", self._ended),
+        ):
+            event.listen(target, name, call)
+
+    # ---- what is watched, and what is said of it ----
+
+    def _watched(self, kind: type) -> Watched | None:
+        if kind not in self._known:
+            self._known[kind] = self._find(kind)
+        return self._known[kind]
+
+    def _find(self, kind: type) -> Watched | None:
+        for each in kind.__mro__:
+            if each in self._declared:
+                return self._declared[each]
+        mapper: Any = inspect(kind, raiseerr=False)
+        if not isinstance(mapper, Mapper) or not isinstance(mapper.local_table, Table):
+            return None
+        return declared_by(mapper.local_table)
+
+    def _touched(self, statement: Any) -> list[Watched]:
+        """Watched classes whose tables a statement names, in whatever place."""
+        mapped: dict[str, Watched] = {
+            inspect(kind).local_table.fullname: each for kind, each in self._declared.items()
+        }
+        found = {}
+        for each in visitors.iterate(statement):
+            if isinstance(each, Table):
+                found[each.fullname] = mapped.get(each.fullname) or declared_by(each)
+        return [watched for watched in found.values() if watched is not None]
+
+    def _claims(self) -> Mapping[str, Any]:
+        claims = _acting.get() or self._otherwise
+        if claims is None:
+            raise EventRefused(
+                "personal data is read or written for no purpose: do it inside of "
+                "`with acting(PURPOSE)`",
+                field="purpose",
+            )
+        return claims
+
+    def _state(self, session: Session) -> _State:
+        state: _State = session.info.setdefault(self, _State())
+        return state
+
+    # ---- reading ----
+
+    def _execute(self, asked: ORMExecuteState) -> Any:
+        if asked.execution_options.get(OURS):
+            return None
+        touched = self._touched(asked.statement)
+        columns = self._columns(asked)
+        changes: list[_Change] = []
+        if touched:
+            self._claims()
+            self._producer.check()
+            if asked.is_insert or asked.is_update or asked.is_delete:
+                target = self._touched(asked.statement.table)  # type: ignore[attr-defined]
+                changes = self._bulk(asked, target)
+                self._search([each for each in touched if each not in target])
+            elif not (columns or self._gives_out(asked)):
+                self._search(touched)
+        result = asked.invoke_statement()
+        for change in changes:
+            change.within = transaction_of(asked.session)
+        self._state(asked.session).changes += changes
+        if isinstance(result, ChunkedIteratorResult):
+            self._wrap(asked, result, columns)
+        elif isinstance(result, IteratorResult) and described(asked.statement):
+            # What an insert or update gives back.
+            frozen = result.freeze()
+            self._seen(self._state(asked.session), frozen.data, columns)
+            return frozen()
+        return result
+
+    def _gives_out(self, asked: ORMExecuteState) -> bool:
+        """Whether its rows have watched objects in them."""
+        return any(self._watched(each.class_) for each in asked.all_mappers)
+
+    def _search(self, touched: Iterable[Watched]) -> None:
+        """Personal data is looked through, and what comes out tells not whose it is."""
+        for watched in touched:
+            self._tell(
+                "access.search",
+                [Fact((), "")],
+                self._claims(),
+                datetime.now().astimezone(),
+                action="select",
+                resource_type=watched.resource_type,
+                outcome="success",
+            )
+
+    def _wrap(
+        self,
+        asked: ORMExecuteState,
+        result: ChunkedIteratorResult[Any],
+        columns: _Columns,
+    ) -> None:
+        """Have the rows recorded before anybody gets them."""
+        state, produce = self._state(asked.session), result.chunks
+
+        def chunks(size: int | None) -> Iterator[Sequence[Any]]:
+            rows = iter(produce(size))
+            while True:
+                state.depth += 1
+                try:
+                    chunk = next(rows, None)
+                finally:
+                    state.depth -= 1
+                if chunk is None:
+                    return
+                self._seen(state, chunk, columns)
+                yield chunk
+
+        if asked.execution_options.get("prebuffer_rows"):  # of an asynchronous session: at once
+            read = list(chunks(None))
+            result.chunks = lambda _size: iter(read)
+            result.iterator = itertools.chain.from_iterable(read)
+            return
+        result.chunks = chunks
+        if size := asked.execution_options.get("yield_per"):
+            result.yield_per(size)
+        else:
+            result.iterator = itertools.chain.from_iterable(chunks(None))
+
+    def _columns(self, asked: ORMExecuteState) -> _Columns:
+        """Watched classes of which a statement gives out columns, and where the subject is."""
+        found: dict[type, tuple[Watched, int | None]] = {}
+        for place, each in enumerate(described(asked.statement)):
+            entity: Any = inspect(each.get("entity"), raiseerr=False)
+            if entity is None or each["expr"] is each["entity"]:
+                continue
+            kind = entity.mapper.class_
+            if (watched := self._watched(kind)) is not None:
+                at = found.get(kind, (watched, None))[1]
+                is_subject = getattr(each["expr"], "key", None) == watched.subject
+                found[kind] = (watched, place if is_subject else at)
+        return list(found.values())
+
+    def _loaded(self, session: Session, instance: Any) -> None:
+        if self._watched(type(instance)) is not None:
+            self._state(session).loaded.append(instance)
+
+    def _seen(self, state: _State, rows: Sequence[Any], columns: _Columns) -> None:
+        """Rows are about to be given out."""
+        for row in rows:
+            for each in row if isinstance(row, tuple) else (row,):
+                if self._watched(type(each)) is not None:
+                    state.loaded.append(each)
+        if state.depth:
+            return  # loaded for another statement, whose record will tell of it
+        loaded, state.loaded = {id(each): each for each in state.loaded}, []
+        facts: dict[Watched, list[Fact]] = {}
+        for watched, at in columns:
+            values = [None if at is None else row[at] for row in rows]
+            facts[watched] = [Fact(() if v is None else (str(v),), "") for v in values]
+        for each in loaded.values():
+            if (of_it := self._watched(type(each))) is not None:
+                facts.setdefault(of_it, []).append(fact_of(of_it, each))
+        for watched, told in facts.items():
+            self._tell(
+                "access.read",
+                told,
+                self._claims(),
+                datetime.now().astimezone(),
+                action="select",
+                resource_type=watched.resource_type,
+                outcome="success",
+            )
+
+    # ---- writing ----
+
+    def _bulk(self, asked: ORMExecuteState, touched: Sequence[Watched]) -> list[_Change]:
+        """What a statement on many rows is about to change."""
+        action = "insert" if asked.is_insert else "update" if asked.is_update else "delete"
+        mapper = asked.bind_mapper
+        mapped = None if mapper is None else self._watched(mapper.class_)
+        claims, at = self._claims(), datetime.now().astimezone()
+        changes = []
+        for watched in touched:
+            ids: list[str] = []
+            if mapper is not None and watched == mapped:
+                ids = subjects_of(asked, mapper, watched)
+            changes += [
+                _Change(watched, action, fact, {"statement": "bulk"}, claims, at, None)
+                for fact in [Fact((each,), "") for each in ids] or [Fact((), "")]
+            ]
+        return changes
+
+    def _flushed(self, session: Session, _context: object) -> None:
+        state, within = self._state(session), transaction_of(session)
+        dirty = [e for e in session.dirty if session.is_modified(e, include_collections=False)]
+        flushed = (("insert", session.new), ("update", dirty), ("delete", session.deleted))
+        changes = []
+        for action, instances in flushed:
+            for each in instances:
+                if (watched := self._watched(type(each))) is None:
+                    continue
+                details = {"attributes": changed_in(each)} if action == "update" else {}
+                claims, at = self._claims(), datetime.now().astimezone()
+                fact = fact_of(watched, each)
+                changes.append(_Change(watched, action, fact, details, claims, at, within))
+        if changes:
+            self._producer.check()
+        if state.committing is None:
+            state.changes += changes
+        else:  # somebody else flushes while it commits
+            self._write(changes, "success")
+            state.committing += changes
+
+    def _commit(self, session: Session) -> None:
+        if session.get_nested_transaction() is not None:
+            return  # of a savepoint; nothing is committed yet
+        session.flush()
+        state = self._state(session)
+        changes, state.changes = state.changes, []
+        self._write(changes, "success")
+        state.committing = changes
+
+    def _committed(self, session: Session) -> None:
+        state = self._state(session)
+        if (savepoint := session.get_nested_transaction()) is None:
+            state.committing = None
+            return
+        for change in state.changes:
+            if change.within is savepoint:
+                change.within = savepoint.parent
+
+    def _ended(self, session: Session, transaction: SessionTransaction) -> None:
+        state = self._state(session)
+        if transaction.parent is not None:
+            # What a savepoint has committed is its parent's by now.
+            state.changes = [each for each in state.changes if each.within is not transaction]
+            return
+        state.changes, committing, state.committing = [], state.committing, None
+        if committing:
+            self._write(committing, "unknown")
+
+    def _write(self, changes: Iterable[_Change], outcome: str) -> None:
+        groups: dict[Any, list[_Change]] = {}
+        for change in changes:
+            groups.setdefault(change.kind(), []).append(change)
+        for group in groups.values():
+            first = group[0]
+            self._tell(
+                "access.modify",
+                [each.fact for each in group],
+                first.claims,
+                first.at,
+                action=first.action,
+                resource_type=first.watched.resource_type,
+                outcome=outcome,
+                **({"details": first.details} if first.details else {}),
+            )
+
+    def _tell(
+        self,
+        type_name: str,
+        facts: Iterable[Fact],
+        said: Mapping[str, Any],
+        at: datetime,
+        **claims: Any,
+    ) -> None:
+        """Record facts of one kind, as many events as they need."""
+        for some in batches(facts):
+            subjects = list(dict.fromkeys(name for fact in some for name in fact.subjects))
+            resources = [fact.resource for fact in some if fact.resource]
+            named = {"resource": resources} if resources else {}
+            call = partial(
+                self._producer.record,
+                type_name,
+                subjects=subjects,
+                occurred_at=at,
+                **{**claims, **named, "count": len(some), **said},
+            )
+            # An asynchronous session runs in a greenlet: the loop does not wait for the disk.
+            if in_greenlet():
+                await_only(asyncio.to_thread(call))
+            else:
+                call()
