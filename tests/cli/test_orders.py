@@ -15,9 +15,9 @@ import pytest
 
 from tests.audit.approvers import CISO, DPO
 from tests.audit.producer import SHOP, TENANT, access, signed
+from tests.audit.tenant import registration
 from tests.cli.conftest import Run
 from tests.support import running_server
-from tlog.audit import Draft
 from tlog.audit.tenancy import RecordsConfig, create_records, recording
 from tlog.log import Log, LogConfig, create_log
 from tlog.notes import save_signer
@@ -43,8 +43,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Keys
                 name = signer.vkey.name
                 keys[name] = directory / f"{name}.key"
                 save_signer(keys[name], signer, passphrase=None)
-                claims = {"about_producer": name, "vkey": str(signer.vkey), "roles": [role]}
-                await records.record(Draft("producer.registered", claims, {}))
+                await records.record(registration(signer, role))
 
     asyncio.run(register())
     with running_server(directory / "log") as server:

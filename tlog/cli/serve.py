@@ -89,7 +89,7 @@ async def _serve(settings: ServerSettings, out: Output) -> None:
             grpc_server(logs, settings.grpc, records=records)
         )
         http_port = await stack.enter_async_context(
-            http_server(logs, settings.http, stamps=stampers)
+            http_server(logs, settings.http, stamps=stampers, records=records)
         )
         _ready(
             settings.logs,

@@ -9,9 +9,10 @@ resource, one path), and this runs for every tile.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -35,7 +36,11 @@ from tlog.serve.http_reads import CORS, MUTABLE, READS, Reads, preflight
 from tlog.serve.http_turns import Metered, ReadTurns
 from tlog.serve.logs import Logs
 from tlog.serve.metrics import ServerMetrics
+from tlog.serve.records_metrics import RecordsMetrics
 from tlog.serve.stamp_metrics import StampMetrics, Stamps
+
+if TYPE_CHECKING:
+    from tlog.audit.records import Records
 
 _log = structlog.get_logger(__name__)
 
@@ -77,13 +82,21 @@ class _Wanted:
 class HttpApp:
     """The HTTP face of a server's logs, as an ASGI application."""
 
-    def __init__(self, logs: Logs, *, stamps: Stamps | None = None) -> None:
+    def __init__(
+        self,
+        logs: Logs,
+        *,
+        stamps: Stamps | None = None,
+        records: Mapping[str, Records] | None = None,
+    ) -> None:
         self._logs = logs
         self._answered: Counter[tuple[str, int]] = Counter()
         self._registry = CollectorRegistry()
         self._registry.register(ServerMetrics(logs, self._answered))
         if stamps:
             self._registry.register(StampMetrics(stamps))
+        if records:
+            self._registry.register(RecordsMetrics(records))
         self._outgoing = Outgoing()
         self._turns = ReadTurns(lambda: any(log.sequencer.pending for log in logs))
         self._reads = Reads(self._turns.spent)

@@ -1,0 +1,143 @@
+"""Erasure and expiry with real processes: what goes is in no file, and no kill leaves half."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.audit.approvers import CISO, DPO, every_byte
+from tests.audit.producer import ALICE, SHOP, TENANT
+from tests.audit.tenant import registration
+from tests.e2e.processes import Served, Terminal, ended
+from tlog.audit.tenancy import RecordsConfig, create_records, recording
+from tlog.client import Client, MemoryState, Producer
+from tlog.client.orders import Orders
+from tlog.log import Log, LogConfig, create_log
+from tlog.notes import save_signer
+
+BOB = "bob@example.com"
+HOLD = (
+    *("hold", "place", "--hold", "LIT-7", "--subject", ALICE, "--reason", "litigation"),
+    *("--key", "dpo.key", "--key", "ciso.key"),
+)
+
+
+@pytest.fixture
+def office(terminal: Terminal) -> Terminal:
+    """A records log, a shop that may record, and two approvers."""
+    mylog = terminal.directory / "mylog"
+    create_log(mylog, LogConfig(origin="example.com/mylog", name="mylog", checkpoint_interval=0.1))
+    create_records(mylog, RecordsConfig(tenant=TENANT), passphrase=None)
+
+    async def register() -> None:
+        async with Log.opened(mylog) as log, recording(mylog, log, passphrase=None) as records:
+            for signer, role in ((SHOP, "recorder"), (DPO, "approver"), (CISO, "approver")):
+                key = terminal.directory / f"{signer.vkey.name}.key"
+                save_signer(key, signer, passphrase=None)
+                await records.record(registration(signer, role))
+
+    asyncio.run(register())
+    return terminal
+
+
+def _run(terminal: Terminal, *words: str) -> bytes:
+    done = terminal.run(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def record(office: Terminal, server: Served, subjects: list[str]) -> None:
+    at = office.directory
+    with Producer(server.grpc, key=at / "shop.key", tenant=TENANT, spool=at / "spool") as shop:
+        for subject in subjects:
+            shop.record("access.read", subject=subject, purpose="support", details={"of": subject})
+        assert shop.flush(20), shop.problem
+
+
+def parts(server: Served, subject: str) -> int:
+    async def ask() -> int:
+        async with Orders(server.grpc) as orders:
+            return (await orders.dry_run(subject)).parts
+
+    return asyncio.run(ask())
+
+
+def until(condition: Callable[[], Any], timeout: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+def test_a_server_that_is_killed_over_and_over_forgets_whom_it_must(office: Terminal) -> None:
+    order = ("erase", "--subject", ALICE, "--request", "R-1", "--reason", "asked")
+    with office.serving("mylog") as server:
+        record(office, server, [ALICE, BOB] * 20)
+        with Client(
+            server.grpc, vkeys=server.ready["logs"][0]["vkeys"], state=MemoryState()
+        ) as client:
+            until(lambda: client.checkpoint().size >= 43)
+            before = [client.entry(index) for index in range(43)]
+        _run(office, *order, "--key", "dpo.key", "-o", "order.json")
+        _run(office, "approve", "order.json", "--key", "ciso.key", "--yes")
+        # Killed while it is at it.
+        with ended(office.start("erase", "--order", "order.json")) as erasing:
+            time.sleep(0.35)
+            assert server.stop(signal.SIGKILL)[0] == -signal.SIGKILL
+            erasing.kill()
+    with office.serving("mylog") as server:
+        told = json.loads(_run(office, "erase", "--order", "order.json", "--json"))
+        assert told["outcome"] in {"done", "done before"}
+        assert (told["index"], told["parts"]) == (43, 40)
+        assert server.stop(signal.SIGKILL)[0] == -signal.SIGKILL
+    with office.serving("mylog") as server:
+        again = json.loads(_run(office, "erase", "--order", "order.json", "--json"))
+        assert again == told | {"outcome": "done before"}
+        assert (parts(server, ALICE), parts(server, BOB)) == (0, 40)
+        # Every proof verifies as before, over what was there before.
+        with Client(
+            server.grpc, vkeys=server.ready["logs"][0]["vkeys"], state=MemoryState()
+        ) as client:
+            until(lambda: client.checkpoint().size >= 44)
+            assert [client.entry(index) for index in range(43)] == before
+        metrics = httpx.get(f"{server.http}/metrics").raise_for_status().text
+        assert 'tlog_records_erasures_stopped_total{log="mylog"} 0.0' in metrics
+        assert 'tlog_records_findings_total{kind="gap",log="mylog"} 0.0' in metrics
+        assert server.stop() == (0, "")
+    assert _run(office, "fsck", "mylog")
+    assert ALICE.encode() not in every_byte(office.directory / "mylog")
+
+
+EXPIRING = """
+import sys
+from tlog.audit import expiry
+from tlog.cli import main
+
+# All is past its time at once: what is left to see is that the server itself lets it go.
+expiry.months_before = lambda now, months: now
+main(["serve", "mylog", "--json", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+"""
+
+
+def test_a_server_lets_go_by_itself_of_what_is_past_its_time(office: Terminal) -> None:
+    settings = office.directory / "mylog" / "records.toml"
+    settings.write_text(settings.read_text() + "expiry_interval = 0.1\n")
+    with ended(office.start("-c", EXPIRING, program=(sys.executable,))) as child:
+        assert child.stdout is not None
+        server = Served(child, json.loads(child.stdout.readline()))
+        office.environment["TLOG_SERVER"] = server.grpc
+        _run(office, *HOLD)
+        record(office, server, [ALICE, BOB] * 5)
+        until(lambda: parts(server, BOB) == 0)
+        assert parts(server, ALICE) == 11  # she is held, and so is the record of the hold
+        metrics = httpx.get(f"{server.http}/metrics").raise_for_status().text
+        assert 'tlog_records_expired_total{log="mylog"} 5.0' in metrics
+        assert server.stop() == (0, "")
