@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.audit.producer import SHOP, access, received, signed, signer_of
+from tests.audit.approvers import order
+from tests.audit.producer import CATALOGUE, SHOP, access, forged, received, signed, signer_of
 from tests.audit.tenant import (
     LOG,
     NOW,
@@ -23,8 +24,9 @@ from tests.audit.tenant import (
     values,
 )
 from tlog.audit import Draft, EventRefused, TokenClass
+from tlog.audit.orders import read_order
 from tlog.audit.records import Recorded, Records
-from tlog.audit.sdjwt import split
+from tlog.audit.sdjwt import disclose, split
 from tlog.audit.times import format_time
 from tlog.audit.tokens import make_token
 from tlog.log import Unavailable
@@ -317,3 +319,16 @@ async def test_the_key_of_the_log_itself_may_be_rotated(tmp_path: Path) -> None:
             vault.store.write([("state", b"snapshot", None)])
             state = await again._recover()
             assert state.registry.producers["log"].next_seq == 5
+
+
+@pytest.mark.parametrize("blank", [" ", "\u00a0 \u3000", "\u2003"])
+async def test_nobody_is_called_by_space(tmp_path: Path, blank: str) -> None:
+    """It would be the key of the tenant's own records, for one erasure to take them all."""
+    subjects = [disclose("id", blank)]
+    async with tenant(tmp_path) as records:
+        (outcome,) = await records.accept([forged([subjects])])
+        assert isinstance(outcome, EventRefused)
+        assert outcome.field == "subjects[0].id"
+    with pytest.raises(EventRefused) as caught:
+        read_order(order(subject=blank), CATALOGUE)
+    assert caught.value.field == "subject"

@@ -184,8 +184,15 @@ _SIMPLE: Final[dict[str, Check]] = {
 check_producer_name: Final[Check] = _SIMPLE["name"]
 """The check of the name of a producer, or of a tenant."""
 
-check_identifier: Final[Check] = _string(512)
-"""The check of a subject's identifier."""
+_identifier: Final[Check] = _string(512)
+
+
+def check_identifier(field: str, value: Any) -> str:
+    """The check of a subject's identifier: none is empty in its canonical form."""
+    text = _identifier(field, value)
+    if not text.strip():
+        raise EventRefused("a string that is not all space", field=field)
+    return text
 
 
 def event_id_bytes(event_id: str) -> bytes:
