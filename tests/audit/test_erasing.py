@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -524,3 +525,35 @@ async def test_an_order_that_its_record_cannot_carry(tmp_path: Path) -> None:
         error = await refused(records, order(reason="x" * 500).encode())
         assert isinstance(error, OrderRefused)
         assert "its record is refused" in str(error)
+
+
+async def test_recording_goes_on_while_files_are_rewritten(tmp_path: Path) -> None:
+    async with governed(tmp_path) as records:
+        await records.accept([signed(access(ALICE), 1), signed(access(BOB), 2)])
+        store: Any = records.vault.store
+        real, go = store.compact_shredded, threading.Event()
+
+        def slow(begun: bytes) -> None:
+            assert go.wait(20)
+            real(begun)
+
+        store.compact_shredded = slow
+        made = order().encode()
+        first = asyncio.ensure_future(submit(records, made))
+        while not store.shredding:
+            await asyncio.sleep(0.001)
+        assert indices(await records.accept([signed(access(ALICE), 3)])) == [7]
+        assert values(records, 7)[1] == {"id": ALICE}
+        # Nobody gets a receipt yet: not for this order again, nor for another that did nothing.
+        others = [
+            asyncio.ensure_future(submit(records, each))
+            for each in (made, order(subject="zoe").encode(), order(subject=BOB).encode())
+        ]
+        await records.accept([signed(access(BOB), 4)])
+        assert not [each for each in (first, *others) if each.done()]
+        go.set()
+        *rest, last = [(await each).index for each in (first, *others)]
+        assert rest == [6, 6, None]
+        assert last in {8, 9}
+        assert store.shredding is None
+        assert values(records, 7)[1] == {"id": ALICE}

@@ -156,8 +156,10 @@ def test_a_destruction_cut_short_is_finished_by_the_next_start(
 
     shredding = destroying(vault, "alice@example.com", ERASURE)
     vault.store.begin_shred(shredding.puts, shredding.ranges)
+    begun = vault.store.shredding
+    assert begun is not None
     if compacted:
-        vault.store.compact_shredded()
+        vault.store.compact_shredded(begun)
     vault.close()
     assert (row in every_byte(vault)) is not compacted
     again = Vault.open(vault.store.path, TENANT_KEY)
@@ -229,3 +231,28 @@ def test_the_store_refuses_what_it_must(vault: Vault, tmp_path: Path) -> None:
         vault.store.get("keys", b"x")
     with pytest.raises(StoreError, match="refuses writes"):
         vault.store.write([])
+
+
+def test_what_is_begun_while_files_are_rewritten_is_not_forgotten(vault: Vault) -> None:
+    events = {who: opened(signed(access(who))) for who in ("alice", "bob")}
+    rows = []
+    for who, event in events.items():
+        put(vault, event)
+        key = vault.find_subject(who)
+        assert key is not None
+        rows.append(vault.store.get("keys", key.key_id) or b"")
+    for family in vault.store._families.values():
+        family.flush(True)
+    first = destroying(vault, "alice", ERASURE)
+    vault.store.begin_shred(first.puts, first.ranges)
+    begun = vault.store.shredding
+    assert begun is not None
+    vault.store.compact_shredded(begun)
+    second = destroying(vault, "bob", ERASURE)
+    vault.store.begin_shred(second.puts, second.ranges)
+    vault.store.end_shred(begun)
+    assert vault.store.shredding not in {None, begun}
+    vault.store.finish_shred()
+    assert vault.store.shredding is None
+    after = every_byte(vault)
+    assert not any(row[13:] in after for row in rows)

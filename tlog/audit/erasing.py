@@ -143,27 +143,33 @@ async def submit(records: Records, data: bytes) -> Receipt:
 
 async def _submit(records: Records, document: Document, order: Order) -> Receipt:
     async with records.alone() as state:
-        if (before := _recorded(records, document, order)) is not None:
-            return before
-        approvers = check_order(
-            document, order, state.registry, tenant=records.tenant, now=records.clock()
-        )
-        claims = {"reason": order.reason, "approvers": approvers, "order": document.kept()}
-        match order.kind:
-            case Kind.ERASE:
-                done = await _erase(records, state, order, claims)
-            case Kind.PLACE:
-                done = _place(state, order, claims)
-            case Kind.RELEASE:
-                done = _release(state, order, claims)
-        if isinstance(done, Receipt):
-            return done
-        try:
-            index = await records.record_alone(done)
-        except EventRefused as refusal:
-            raise OrderRefused(f"its record is refused: {refusal}", field=refusal.field) from None
-        await records.shred()
-        return _receipt(records, index, order)
+        receipt = _recorded(records, document, order)
+        if receipt is None:
+            receipt = await _carried_out(records, state, document, order)
+    # Whoever gets a receipt may believe that it is so; the second time as well.
+    await records.shred()
+    return receipt
+
+
+async def _carried_out(records: Records, state: State, document: Document, order: Order) -> Receipt:
+    approvers = check_order(
+        document, order, state.registry, tenant=records.tenant, now=records.clock()
+    )
+    claims = {"reason": order.reason, "approvers": approvers, "order": document.kept()}
+    match order.kind:
+        case Kind.ERASE:
+            deed = await _erase(records, state, order, claims)
+        case Kind.PLACE:
+            deed = _place(state, order, claims)
+        case Kind.RELEASE:
+            deed = _release(state, order, claims)
+    if isinstance(deed, Receipt):
+        return deed
+    try:
+        index = await records.record_alone(deed)
+    except EventRefused as refusal:
+        raise OrderRefused(f"its record is refused: {refusal}", field=refusal.field) from None
+    return _receipt(records, index, order)
 
 
 def _recorded(records: Records, document: Document, order: Order) -> Receipt | None:

@@ -159,13 +159,8 @@ async def expire(records: Records, *, pace: float = PACE) -> int:
             await asyncio.sleep(pace * (time.monotonic() - begun))
             begun = time.monotonic()
     await _expire_epochs(records, now)
-    await records.undisturbed(_finish(records))
+    await records.undisturbed(records.shred())
     return total
-
-
-async def _finish(records: Records) -> None:
-    async with records.alone():
-        await records.shred()
 
 
 async def _rewind(records: Records) -> None:

@@ -143,6 +143,7 @@ class Records:
         self._pending_bytes = 0
         self._wake = asyncio.Event()
         self._exclusive = asyncio.Lock()
+        self._shredding = asyncio.Lock()
         self._deeds: set[asyncio.Future[Any]] = set()
         self._closing = False
         self._round_events = min(ROUND_EVENTS, log.config.max_batch_entries // _PER_EVENT)
@@ -318,7 +319,7 @@ class Records:
 
     async def _execute(self, events: Sequence[str | Draft]) -> list[Outcome]:
         """One round, from verification to answer. The steps are numbered as in `__init__`."""
-        state = self._state or await self._recover()
+        state = await self._current()
         this = Round(
             state,
             self.vault,
@@ -370,9 +371,18 @@ class Records:
         state = load_state(self.vault.store, self.root)
         await replay(state, self.log, self.vault.store)
         await self._settle(state)
-        await self.shred()
+        while (begun := self.vault.store.shredding) is not None:
+            await self._compact(begun)
+            self.vault.store.end_shred(begun)
         self._state = state
         return state
+
+    async def _current(self) -> State:
+        """The state, read anew if it is not known whether the vault has all of it."""
+        if self._state is not None and self.vault.store.writable:
+            return self._state
+        self._state = None
+        return await self._recover()
 
     @contextlib.asynccontextmanager
     async def alone(self) -> AsyncIterator[State]:
@@ -381,7 +391,7 @@ class Records:
             if self._closing:
                 raise Unavailable("the records layer is shutting down")
             try:
-                state = self._state or await self._recover()
+                state = await self._current()
             except (AuditError, StoreError) as error:
                 raise Unavailable(f"not known to be in order: {error}") from error
             yield state
@@ -436,17 +446,23 @@ class Records:
         due.expiries.clear()
 
     async def shred(self) -> None:
-        """Force off the disk what `record_alone` has deleted, inside `alone`.
+        """Force off the disk what `record_alone` has deleted. Not inside `alone`: it takes long.
 
         Raises:
-            StoreError: it may be there yet. What comes next does it first.
+            StoreError: it may be there yet. What is recorded next finishes it first.
         """
         store = self.vault.store
-        if store.shredding:
-            state, self._state = self._state, None
-            await asyncio.get_running_loop().run_in_executor(None, store.compact_shredded)
-            store.end_shred()
-            self._state = state
+        async with self._shredding:
+            while (begun := store.shredding) is not None:
+                await self._compact(begun)
+                async with self._exclusive:
+                    state, self._state = self._state, None
+                    store.end_shred(begun)
+                    self._state = state
+
+    async def _compact(self, begun: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self.vault.store.compact_shredded, begun)
 
     def _save(self) -> None:
         if self._state is not None and self._state.size > self._state.saved:

@@ -139,14 +139,13 @@ class Vault:
         self.store.close()
 
     def recover(self) -> None:
-        """Reopen the store, if it refuses writes since one failed; finish what was being shredded.
+        """Reopen the store, if it refuses writes since one failed.
 
         Raises:
             StoreError: it still fails.
         """
         if not self.store.writable:
             self.store.reopen()
-        self.store.finish_shred()
 
     def wrap(self, key: bytes, name: bytes) -> bytes:
         """Seal a key under the tenant key."""

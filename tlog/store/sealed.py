@@ -11,6 +11,7 @@ Threads and failure: as in `database`.
 """
 
 import json
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -44,6 +45,8 @@ class SealedStore(Database):
 
     def __init__(self, path: Path, families: Sequence[str]) -> None:
         super().__init__(path)
+        # RocksDB must not be closed below a compaction.
+        self._compacting = threading.Lock()
         self._names = tuple(dict.fromkeys((_STATE, *families)))
 
     @classmethod
@@ -159,15 +162,14 @@ class SealedStore(Database):
         database is opened anew, which empties the write-ahead log, and writes a new manifest: the
         old one names the first and the last key of each table that ever was.
 
-        It is three steps, for who has something else to do meanwhile. A crash between them, or a
-        failure, is made good by `finish_shred`, which `open` calls.
+        It has three steps, for whoever has something else to do meanwhile. A crash between them,
+        or a failure, is made good by `finish_shred`, which `open` calls.
 
         Raises:
             StoreFull, StoreCorrupt, StoreError: as `write` and `reopen`.
         """
         self.begin_shred(puts, ranges)
-        self.compact_shredded()
-        self.end_shred()
+        self.finish_shred()
 
     def begin_shred(self, puts: Iterable[Put], ranges: Mapping[str, tuple[bytes, bytes]]) -> None:
         """Write, and what is to be compacted with it: so no crash forgets it.
@@ -180,33 +182,41 @@ class SealedStore(Database):
             due[name] = [min(before[0], first.hex()), max(before[1], last.hex())]
         self.write([*puts, (_STATE, _SHREDDING, json.dumps(due).encode())])
 
-    def compact_shredded(self) -> None:
-        """The long step: may run in another thread, beside reads."""
-        due = json.loads(self.get(_STATE, _SHREDDING) or b"{}")
-        with self._open_lock:
+    @property
+    def shredding(self) -> bytes | None:
+        """What was begun, and not ended; None if nothing."""
+        return self.get(_STATE, _SHREDDING)
+
+    def compact_shredded(self, begun: bytes) -> None:
+        """The long step: may run in another thread, beside all but `close` and `reopen`."""
+        with self._compacting:
             self._check_writable()
             options = CompactOptions()
             options.set_bottommost_level_compaction(BottommostLevelCompaction.force())
             try:
-                for name, (first, last) in due.items():
+                for name, (first, last) in json.loads(begun).items():
                     self._families[name].compact_range(
                         bytes.fromhex(first), bytes.fromhex(last) + b"\0", options
                     )
             except Exception as error:
                 raise self._poison(error) from error
 
-    def end_shred(self) -> None:
-        """Open the database anew: the log and the manifest of what was is gone."""
-        self.reopen()
-        self.write([(_STATE, _SHREDDING, None)])
+    def end_shred(self, begun: bytes) -> None:
+        """Open the database anew: the log and the manifest of what was is gone.
 
-    @property
-    def shredding(self) -> bool:
-        """Whether something was begun, and not ended."""
-        return self.get(_STATE, _SHREDDING) is not None
+        What was begun meanwhile stays to be done.
+        """
+        self.reopen()
+        if self.shredding == begun:
+            self.write([(_STATE, _SHREDDING, None)])
 
     def finish_shred(self) -> None:
         """Finish what was begun."""
-        if self.shredding:
-            self.compact_shredded()
-            self.end_shred()
+        while (begun := self.shredding) is not None:
+            self.compact_shredded(begun)
+            self.end_shred(begun)
+
+    def close(self) -> None:
+        """As that of any database; it waits for what is being compacted."""
+        with self._compacting:
+            super().close()
