@@ -231,6 +231,7 @@ def test_the_disclosure_is_that_of_the_subject() -> None:
     for name, value in (("subject", "bob@example.com"), ("subject", ALICE), ("id", ALICE)):
         swapped = replace(made, disclosure=sdjwt.disclose(name, value).encoded)
         assert refused(swapped.encode()).field == "subject"
+    assert refused(replace(made, disclosure="\u00e9").encode()).field == "subject"
     for disclosed in (sdjwt.disclose("id", ALICE), sdjwt.disclose("subject", 7)):
 
         def put(payload: dict[str, Any], digest: str = disclosed.digest) -> None:
@@ -241,7 +242,14 @@ def test_the_disclosure_is_that_of_the_subject() -> None:
     parsed = json.loads(made.encode())
     parsed["signatures"][1]["header"] = parsed["signatures"][0].pop("header")
     assert refused(json.dumps(parsed).encode()).field == "signatures[1].header"
-    headers: list[Any] = [{}, {"disclosures": []}, {"disclosures": [7]}, [], {"disclosures": "x"}]
+    headers: list[Any] = [
+        {},
+        {"disclosures": []},
+        {"disclosures": [7]},
+        [],
+        {"disclosures": "x"},
+        {"disclosures": ["\u00e9"]},
+    ]
     for header in headers:
         parsed = json.loads(made.encode())
         parsed["signatures"][0]["header"] = header

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.audit.producer import signer_of
 from tests.fuzz.keys import FORK, HEAD, LOG, POLICY, WITNESSES
 from tests.fuzz.package import PACKAGE
 from tests.merkle import trees
+from tlog.audit.codec import dump_json, encode_base64url
+from tlog.audit.orders import Document
+from tlog.audit.sdjwt import digest_of
 from tlog.audit.zipped import read_zip
 from tlog.merkle import encode_bundle, leaf_hash
 from tlog.notes import Checkpoint, TlogProof, cosign, keyfile, sign_checkpoint
@@ -100,6 +104,7 @@ def seeds() -> dict[str, list[bytes]]:
                 for place, (_, data) in enumerate(sorted(read_zip(PACKAGE).items()))
             ),
         ],
+        "order": orders(),
         "config": [
             b'origin = "log.example/x"\nname = "x"\nlinger = 0.5\ndedup = true\n',
             b'name = "witness.example/w"\nrate = 1.5\nburst = 3\n',
@@ -113,3 +118,26 @@ def seeds() -> dict[str, list[bytes]]:
             b"grpc://127.0.0.1:6962",
         ],
     }
+
+
+def orders() -> list[bytes]:
+    """One of each kind, the first signed by two; the target reads payloads alone, too."""
+    always = {
+        "order_id": "019aa000-0000-7000-8000-000000000001",
+        "tenant": "acme",
+        "reason": "asked",
+        "made_at": "2026-01-31T17:30:00Z",
+        "expires_at": "2026-02-07T17:30:00Z",
+    }
+    subject = encode_base64url(dump_json(["A" * 22, "subject", "alice@example.com"]))
+    about = {"_sd": [digest_of(subject)], "_sd_alg": "sha-256"}
+    payloads = [
+        dump_json(always | about | {"kind": "erase", "request_id": "R-1"}),
+        dump_json(always | about | {"kind": "hold.place", "hold_id": "H-1"}),
+        dump_json(always | {"kind": "hold.place", "hold_id": "H-1", "request_id": "R-1"}),
+        dump_json(always | {"kind": "hold.release", "hold_id": "H-1"}),
+    ]
+    document = Document(payloads[0], subject)
+    for name in ("dpo", "ciso"):
+        document = document.approved(signer_of(name))
+    return [document.encode(), *payloads]

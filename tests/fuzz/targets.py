@@ -11,6 +11,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,9 +19,12 @@ from google.protobuf.message import DecodeError
 
 from tests.fuzz.keys import HEAD, LOG_VKEYS, POLICY, WITNESS_VKEYS
 from tests.fuzz.package import PACKAGE
+from tlog.audit import AuditError, default_catalogue
 from tlog.audit.codec import dump_json
 from tlog.audit.evidence import EvidenceError
 from tlog.audit.evidence_file import MANIFEST, encode_package, read_package
+from tlog.audit.orders import Document, check_order, kept_payload, parse_document, read_order
+from tlog.audit.producers import Registry
 from tlog.audit.zipped import ZipError, read_zip, write_zip
 from tlog.client import StateError
 from tlog.client.state import FileState
@@ -69,6 +73,9 @@ from tlog.witness.requests import parse_sign_subtree
 from tools import verify
 
 Target = Callable[[bytes], None]
+
+CATALOGUE = default_catalogue()
+NOBODY = Registry()
 
 _directory = Path(tempfile.mkdtemp(prefix="tlog-fuzz-"))
 
@@ -276,6 +283,28 @@ def stored_head(data: bytes) -> None:
         assert CosignedHead.decode(data).encode() == data
 
 
+# ---- orders ----
+
+
+def order(data: bytes) -> None:
+    """An order; or the payload of one."""
+    with contextlib.suppress(AuditError):
+        read_order(Document(data, ""), CATALOGUE)
+    with contextlib.suppress(AuditError):
+        document = parse_document(data)
+        assert parse_document(document.encode()) == document
+        kept = document.kept()
+        CATALOGUE.claims["order"].check("order", kept)  # type: ignore[misc]
+        assert kept_payload(kept) == document.payload
+        assert parse_document(kept.encode()) == replace(document, disclosure="")
+        said = read_order(document, CATALOGUE)
+        assert said.subject or not document.disclosure
+        assert read_order(parse_document(kept.encode()), CATALOGUE) == replace(said, subject="")
+        with contextlib.suppress(AuditError):
+            check_order(document, said, NOBODY, tenant=said.tenant, now=said.made_at)
+            raise AssertionError("nobody approved it")
+
+
 # ---- evidence packages ----
 
 
@@ -358,6 +387,7 @@ TARGETS: dict[str, Target] = {
         gossip,
         log_list,
         stored_head,
+        order,
         evidence,
         config,
         client_state,

@@ -220,13 +220,8 @@ def parse_document(data: bytes) -> Document:
 
 
 def _disclosure(header: Any, field: str) -> str:
-    listed = header.get("disclosures") if type(header) is dict else None
-    if (
-        type(listed) is not list
-        or len(listed) != 1
-        or type(listed[0]) is not str
-        or len(header) > 1
-    ):
+    listed = header.get("disclosures") if type(header) is dict and len(header) == 1 else None
+    if type(listed) is not list or len(listed) != 1 or type(listed[0]) is not str:
         raise OrderRefused("holds one disclosure, of the subject", field=field)
     return str(listed[0])
 

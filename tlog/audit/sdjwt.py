@@ -173,7 +173,7 @@ def match(
     found: list[list[Disclosure]] = [[] for _ in objects]
     names: list[set[str]] = [set(claims) for claims, _ in objects]
     for i, each in enumerate(encoded):
-        at = places.pop(digest_of(each), None)
+        at = places.pop(digest_of(each), None) if each.isascii() else None
         if at is None:
             raise EventRefused("matches no digest, or comes twice", field=f"disclosures[{i}]")
         disclosure = parse_disclosure(each, field=f"disclosures[{i}]")
