@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run
-from tlog.audit.tenancy import recording
+from tlog.audit import (
+    Draft,
+    EventRefused,
+    default_catalogue,
+    load_catalogue,
+    rotation,
+    sign_event,
+)
+from tlog.audit.jws import parse_jws
+from tlog.audit.records import Recorded
+from tlog.audit.tenancy import RecordsConfig, recording
 from tlog.log import Log, LogConfig, create_log
 from tlog.notes import Algorithm, Signer, load_signer, save_signer
 
@@ -38,7 +50,16 @@ def test_the_keys_are_private_and_the_tenant_is_written_down(run: Run, plain: Pa
     for name in ("tenant.key", "service.key"):
         assert (plain / "keys" / name).stat().st_mode & 0o777 == 0o600
     assert len((plain / "keys/tenant.key").read_bytes()) == 32
-    assert (plain / "records.toml").read_text().splitlines()[1:] == ['tenant = "acme"']
+    settings = (plain / "records.toml").read_text()
+    assert tomllib.loads(settings) == {"tenant": "acme"}
+    # Every setting is there to be found, and as it counts when it is not.
+    shown = "\n".join(re.findall(r"^# (\w+ = .*)$", settings, re.M))
+    assert set(tomllib.loads(shown)) == set(RecordsConfig.model_fields) - {"tenant", "root"}
+    for name in ("warn_days_before", "erasures_per_hour", "backup_days", "expiry_interval"):
+        value = tomllib.loads(shown)[name]
+        assert RecordsConfig.model_fields[name].default == (
+            tuple(value) if isinstance(value, list) else value
+        )
 
 
 def test_it_is_made_once(run: Run, kept: Path) -> None:
@@ -144,6 +165,17 @@ def test_the_tenant_key_of_a_command(run: Run, kept: Path, tmp_path: Path) -> No
         ("tenant = [", "records.toml: "),
         ("[" * 20_000, "records.toml: "),
         ("#" * 70_000, "longer than 65536 bytes"),
+        ('tenant = "acme"\nroot = "shop"\n', "records.toml: root: "),
+        ('tenant = "acme"\nroot = "shop+00000000+AAAA"\n', "records.toml: root: "),
+        (
+            'tenant = "acme"\ndeadline_webhook = "ftp://x"\n',
+            "deadline_webhook: Value error, an http",
+        ),
+        ('tenant = "acme"\ndeadline_command = "x"\n', "records.toml: deadline_command: "),
+        ('tenant = "acme"\nwarn_days_before = [-1]\n', "records.toml: warn_days_before.0: "),
+        ('tenant = "acme"\ncalendar = "none.toml"\n', "none.toml cannot be read: No such file"),
+        ('tenant = "acme"\ncatalogue = "none.toml"\n', "none.toml: No such file"),
+        ('tenant = "acme"\ncatalogue = "records.toml"\n', "records.toml: version: needs"),
     ],
 )
 def test_settings_that_are_not_understood(run: Run, kept: Path, settings: str, says: str) -> None:
@@ -161,3 +193,169 @@ async def test_what_a_closed_records_layer_leaves_is_still_reserved(kept: Path) 
             pass
         with pytest.raises(Reserved, match="records log"):
             log.submit([b"hello"])
+
+
+def record(directory: Path, signer: Signer, seq: int) -> Recorded | EventRefused:
+    """What becomes of an event that this key signs."""
+    event = sign_event(
+        Draft("policy.changed", {"policy_id": "p"}, {}),
+        signer,
+        tenant="acme",
+        seq=seq,
+        catalogue=default_catalogue(),
+    )
+
+    async def accept() -> Recorded | EventRefused:
+        async with Log.opened(directory) as log, recording(directory, log, passphrase=None) as kept:
+            (outcome,) = await kept.accept([event])
+            return outcome
+
+    return asyncio.run(accept())
+
+
+def test_a_producers_key_is_rotated_and_revoked(run: Run, kept: Path, tmp_path: Path) -> None:
+    old, new = tmp_path / "shop.key", tmp_path / "new.key"
+    assert run("records", "add-producer", kept, "shop", "--key", old).code == 0
+    first = load_signer(old, passphrase=None)
+    told = json.loads(run("records", "rotate-key", kept, "shop", "--key", new, "--json").out)
+    second = load_signer(new, passphrase=None)
+    assert (told["index"], told["vkey"]) == (1, str(second.vkey))
+    assert record(kept, first, 1) == Recorded(2)
+    assert record(kept, second, 2) == Recorded(3)
+    assert (
+        "is a key of shop already" in run("records", "rotate-key", kept, "shop", "--key", new).err
+    )
+    revoke = ("records", "revoke-key", kept, "shop", "--reason", "stolen")
+    result = run(*revoke)
+    assert result.code == 1
+    assert f"name one of {first.vkey.label}, {second.vkey.label}" in result.err
+    assert run(*revoke, "--old", first.vkey.label).code == 0
+    refused = record(kept, first, 3)
+    assert isinstance(refused, EventRefused)
+    assert "is revoked" in str(refused)
+    assert record(kept, second, 3) == Recorded(5)
+    # All are revoked: only by the name of an old one is there another.
+    assert run(*revoke).code == 0
+    third = tmp_path / "third.key"
+    rotate = ("records", "rotate-key", kept, "shop", "--key", third)
+    assert "has no such key: name an old one" in run(*rotate).err
+    assert run(*rotate, "--old", second.vkey.label, "--days", "0").code == 0
+    assert record(kept, load_signer(third, passphrase=None), 4) == Recorded(8)
+
+
+def test_rotations_that_are_refused(run: Run, kept: Path, tmp_path: Path) -> None:
+    key = tmp_path / "shop.key"
+    assert run("records", "add-producer", kept, "shop", "--key", key).code == 0
+    rotate = ("records", "rotate-key", kept)
+    assert "which key?" in run(*rotate, "shop").err
+    assert "leave --key and --vkey out" in run(*rotate, "log", "--key", key).err
+    assert (
+        "no producer is called till: it is one of log, shop"
+        in run(*rotate, "till", "--key", tmp_path / "till.key").err
+    )
+    assert (
+        "shop has no such key"
+        in run(*rotate, "shop", "--key", tmp_path / "n.key", "--old", "x").err
+    )
+    log = ("records", "revoke-key", kept, "log", "--reason", "lost")
+    assert "signs the log's own records: rotate it first" in run(*log).err
+    assert "it seems to hold" in run(*log[:3], "shop", "--reason", "bob@example.com took it").err
+
+
+def own_records(directory: Path) -> list[str]:
+    """The keys that signed the records, in their order."""
+
+    async def read() -> list[str]:
+        async with Log.opened(directory) as log, recording(directory, log, passphrase=None) as kept:
+            kept.vault.store.write([("state", b"snapshot", None)])
+        async with Log.opened(directory) as log, recording(directory, log, passphrase=None) as kept:
+            size = log.sequencer.edge.size
+            return [parse_jws(kept.read(index).leaf.jws).kid for index in range(size)]
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize("cut", ["", "recorded", "settings"])
+def test_the_key_of_the_logs_own_records_is_rotated(
+    run: Run, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    service = kept / "keys/service.key"
+    first = load_signer(service, passphrase=None).vkey
+    rotate = ("records", "rotate-key", kept, "log", "--json")
+    if cut:
+        with monkeypatch.context() as patch:
+            if cut == "recorded":
+                patch.setattr(rotation, "replace_service_key", interrupted)
+            else:
+                replace = Path.replace
+
+                def last(this: Path, to: Path) -> object:
+                    if this.name == "service.key.new":
+                        interrupted()
+                    return replace(this, to)
+
+                patch.setattr(Path, "replace", last)
+            assert run(*rotate).code == 130
+        # It goes on with the old key meanwhile.
+        assert (
+            run("records", "add-producer", kept, "shop", "--key", tmp_path / "shop.key").code == 0
+        )
+    told = json.loads(run(*rotate).out)
+    second = load_signer(service, passphrase=None).vkey
+    assert told["vkey"] == str(second) != str(first)
+    assert tomllib.loads((kept / "records.toml").read_text())["root"] == str(first)
+    assert not (kept / "keys/service.key.new").exists()
+    assert run("records", "add-producer", kept, "till", "--key", tmp_path / "till.key").code == 0
+    before = [first.label] * (2 if cut else 1)
+    assert own_records(kept) == [*before, second.label]
+    # The whole log is read again, from the first key on.
+    third = json.loads(run(*rotate).out)["vkey"]
+    assert tomllib.loads((kept / "records.toml").read_text())["root"] == str(first)
+    assert own_records(kept) == [*before, second.label, second.label]
+    assert third == str(load_signer(service, passphrase=None).vkey)
+
+
+def interrupted(*_args: object, **_more: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_another_service_key_that_nobody_recorded(run: Run, kept: Path, tmp_path: Path) -> None:
+    add = ("records", "add-producer", kept, "shop", "--key", tmp_path / "shop.key")
+    assert run(*add).code == 0
+    (kept / "keys/service.key").unlink()
+    stranger = Signer.generate("log", Algorithm.ED25519)
+    save_signer(kept / "keys/service.key", stranger, passphrase=None)
+    result = run("records", "add-producer", kept, "till", "--key", tmp_path / "till.key")
+    assert result.code == 1
+    assert "the log's own records cannot be signed" in result.err
+
+
+def test_event_types_of_the_tenants_own(run: Run, kept: Path, tmp_path: Path) -> None:
+    key = tmp_path / "shop.key"
+    assert run("records", "add-producer", kept, "shop", "--key", key).code == 0
+    text = """version = 1
+    [types."order.placed"]
+    retention = "access"
+    required = ["request_id"]
+    """
+    (kept / "own.toml").write_text(text)
+    catalogue = load_catalogue(kept / "own.toml")
+    event = sign_event(
+        Draft("order.placed", {"request_id": "O-1"}, {}),
+        load_signer(key, passphrase=None),
+        tenant="acme",
+        seq=1,
+        catalogue=catalogue,
+    )
+
+    async def accept() -> Recorded | EventRefused:
+        async with Log.opened(kept) as log, recording(kept, log, passphrase=None) as records:
+            (outcome,) = await records.accept([event])
+            return outcome
+
+    refused = asyncio.run(accept())
+    assert isinstance(refused, EventRefused)
+    assert refused.field == "type"
+    with (kept / "records.toml").open("a") as file:
+        file.write('catalogue = "own.toml"\n')
+    assert asyncio.run(accept()) == Recorded(1)

@@ -29,3 +29,7 @@ class Held(AuditError):
 
 class CatalogueError(AuditError, ValueError):
     """A catalogue of event types that cannot be used."""
+
+
+class AlertError(AuditError):
+    """An alert did not reach whom it was for, or is not remembered. The message says why."""

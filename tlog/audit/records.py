@@ -104,6 +104,7 @@ class Records:
 
     Attributes:
         service: what the log is called as a producer.
+        vkey: of the log's own records.
         root: the first key that it had.
         counters: what came in so far, for the metrics.
         clock: the time of receipt.
@@ -131,6 +132,7 @@ class Records:
         self.tenant = tenant
         self.limits = limits
         self.service = signer.vkey.name
+        self.vkey = signer.vkey
         self.counters = Counters()
         self.docket = Docket(log, terms or Terms())
         self._signer = signer
@@ -370,6 +372,13 @@ class Records:
         self.vault.recover()
         state = load_state(self.vault.store, self.root)
         await replay(state, self.log, self.vault.store)
+        try:
+            state.registry.key(self._signer.vkey.label, now=self.clock())
+        except EventRefused as refusal:
+            raise AuditError(
+                f"the log's own records cannot be signed: {refusal}. If it was rotated, give the "
+                "new key, and the first one as `root`"
+            ) from None
         await self._settle(state)
         while (begun := self.vault.store.shredding) is not None:
             await self._compact(begun)

@@ -1,6 +1,6 @@
 """A tenant in the directory of its log, which makes that a records log.
 
-    DIR/records.toml        the tenant's name, and how its key is unwrapped
+    DIR/records.toml        the tenant's name, and its settings
     DIR/keys/service.key    signs the log's own records
     DIR/keys/tenant.key     wraps all keys of the vault (see `tenant_key`)
     DIR/vault/              the vault
@@ -14,13 +14,16 @@ import asyncio
 import contextlib
 import json
 import tomllib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from tlog.audit.catalogue import default_catalogue
+from tlog.audit.alerter import alerting
+from tlog.audit.alerts import AlertSink
+from tlog.audit.catalogue import default_catalogue, load_catalogue
 from tlog.audit.claims import check_producer_name
 from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.expiry import expiring
@@ -31,7 +34,7 @@ from tlog.audit.terms import load_terms
 from tlog.audit.vault import Vault
 from tlog.audit.verifying import Verifiers
 from tlog.log import Log, LogConfig
-from tlog.notes import Algorithm, Signer, VerifierKey, load_signer, save_signer
+from tlog.notes import Algorithm, NoteError, Signer, VerifierKey, load_signer, save_signer
 from tlog.store import RocksStore
 
 FILE_NAME: Final = "records.toml"
@@ -41,6 +44,27 @@ VAULT: Final = "vault"
 SERVICE_KEY: Final = "keys/service.key"
 TENANT_KEY: Final = "keys/tenant.key"
 MAX_FILE_SIZE: Final = 64 * 1024
+
+Ways = Callable[[str, Sequence[str]], Sequence[AlertSink]]
+"""The ways to a webhook and to a command, as far as they are not empty."""
+
+
+_TEMPLATE: Final = """
+# Settings, which count from the next start on. Files are looked for in this directory.
+#
+# catalogue = "catalogue.toml"      # event types of your own; give it to your producers, too
+# calendar = "calendar.toml"        # time_zone, country, subdivision, ignored, closed,
+#                                   # at_risk_days, roll_over: see tlog requests
+# tenant_key_command = ["kms", "unwrap"]  # gets keys/tenant.key on its standard input
+#
+# deadline_webhook = "https://office.example/deadlines"  # is told what comes near, or is late
+# deadline_command = ["notify", "--deadline"]            # the same, on its standard input
+# warn_days_before = [7, 1]
+#
+# erasures_per_hour = 100
+# backup_days = 30                  # how long copies of vault/ are kept
+# expiry_interval = 3600            # seconds
+"""
 
 
 class RecordsConfig(BaseModel):
@@ -52,9 +76,20 @@ class RecordsConfig(BaseModel):
     """Stands in every event; never changes."""
     tenant_key_command: tuple[str, ...] = ()
     """A program and its arguments that unwraps the tenant key; see `tenant_key`."""
+    catalogue: Path | None = None
+    """A file with event types of the tenant's own, relative to the directory; see `catalogue`."""
     calendar: Path | None = None
     """A file that says how deadlines are reckoned, relative to the directory; see `terms`."""
-
+    root: str = ""
+    """The first verifier key of the log's own records, once it has been rotated."""
+    deadline_command: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """A program and its arguments that gets each alert on its standard input; see `alerts`."""
+    deadline_webhook: Annotated[str, Field(max_length=2048)] = ""
+    """A URL that each alert is posted to."""
+    warn_days_before: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=3660)], ...], Field(max_length=16)
+    ] = (7, 1)
+    """On how many days before the last one alerts are sent; late ones always are."""
     erasures_per_hour: Annotated[int, Field(ge=1, le=1_000_000)] = DEFAULT_LIMITS.erasures_per_hour
     """More are refused, and raised: see `orders.Limits`."""
     backup_days: Annotated[int, Field(ge=0, le=3660)] = DEFAULT_LIMITS.backup_days
@@ -69,6 +104,24 @@ class RecordsConfig(BaseModel):
             check_producer_name("tenant", value)
         except EventRefused as error:
             raise ValueError(str(error).removeprefix("tenant: ")) from None
+        return value
+
+    @field_validator("root")
+    @classmethod
+    def _key(cls, value: str) -> str:
+        try:
+            if not value or VerifierKey.parse(value).name == SERVICE:
+                return value
+        except NoteError as error:
+            raise ValueError(str(error)) from None
+        raise ValueError(f"a verifier key with the name {SERVICE}")
+
+    @field_validator("deadline_webhook")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in {"http", "https"} or not parts.hostname):
+            raise ValueError("an http:// or https:// URL")
         return value
 
     @classmethod
@@ -139,6 +192,7 @@ def create_records(
         with (directory / FILE_NAME).open("x", encoding="utf-8") as file:
             file.write("# The records of a tenant, whose name never changes.\n")
             file.write(f"tenant = {json.dumps(config.tenant)}\n")
+            file.write(_TEMPLATE)
     return service.vkey
 
 
@@ -150,16 +204,22 @@ async def recording(
     passphrase: bytes | None,
     verifiers: Verifiers | None = None,
     expire: bool = False,
+    ways: Ways | None = None,
 ) -> AsyncIterator[Records]:
     """The records of a records log that is open, while inside; see `Records.opened`.
 
-    With `expire`, what is past its time goes meanwhile; see `expiry`.
+    With `expire`, what is past its time goes meanwhile; see `expiry`. With `ways`, whom the
+    settings name is told of deadlines meanwhile; see `alerter`.
 
     Raises:
         AuditError, NoteError, StoreError: they cannot be opened; the message says why.
         LogError: the log takes no entries.
     """
     config = RecordsConfig.load(directory)
+    catalogue = default_catalogue()
+    if config.catalogue is not None:
+        catalogue = load_catalogue(directory / config.catalogue)
+    sinks = ways(config.deadline_webhook, config.deadline_command) if ways else ()
     service = load_signer(directory / SERVICE_KEY, passphrase=passphrase)
     tenant_key = await asyncio.to_thread(
         load_tenant_key, directory / TENANT_KEY, command=config.tenant_key_command
@@ -173,7 +233,8 @@ async def recording(
                 vault,
                 service,
                 tenant=config.tenant,
-                catalogue=default_catalogue(),
+                catalogue=catalogue,
+                root=VerifierKey.parse(config.root) if config.root else None,
                 verifiers=verifiers,
                 terms=terms,
                 limits=Limits(config.erasures_per_hour, config.backup_days),
@@ -183,6 +244,8 @@ async def recording(
             if expire:
                 seconds = config.expiry_interval
                 await stack.enter_async_context(expiring(records, interval=seconds))
+            warn = config.warn_days_before
+            await stack.enter_async_context(alerting(directory, records, sinks, warn=warn))
             yield records
     finally:
         vault.close()

@@ -1,4 +1,4 @@
-"""Where a monitor's events go: to the terminal, to a webhook, to a command."""
+"""Where events go: to the terminal, to a webhook, to a command."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tlog.audit.errors import AlertError
 from tlog.cli.errors import CommandError, printable
 from tlog.cli.output import Output
 from tlog.client import DeliveryError
 from tlog.remote.http import HttpPeer, RemoteError
+
+if TYPE_CHECKING:
+    from tlog.audit.tenancy import Ways
 
 COMMAND_SECONDS = 30.0
 MAX_ANSWER_SIZE = 64 << 10
@@ -112,6 +116,38 @@ class Command:
                 await child.wait()
         if child.returncode != 0:
             raise DeliveryError(f"{self.name} ended with {child.returncode}")
+
+
+class Alerts:
+    """Another way of these, for the alerts of a records log: see `AlertSink`."""
+
+    def __init__(self, way: Webhook | Command) -> None:
+        self._way = way
+        self.name = way.name
+
+    async def send(self, event: bytes) -> None:
+        """See `AlertSink.send`."""
+        try:
+            await self._way.send(event)
+        except DeliveryError as error:
+            raise AlertError(str(error)) from None
+
+
+@contextlib.asynccontextmanager
+async def alert_ways() -> AsyncIterator[Ways]:
+    """Ways to whom alerts are for, and on leaving all are closed: leave their users before."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def ways(url: str, command: Sequence[str]) -> list[Alerts]:
+            found: list[Alerts] = []
+            if url:
+                found.append(Alerts(webhook := Webhook(url)))
+                stack.push_async_callback(webhook.aclose)
+            if command:
+                found.append(Alerts(Command(command)))
+            return found
+
+        yield ways
 
 
 def _line(event: dict[str, Any]) -> str:

@@ -129,16 +129,19 @@ async def _open_records(
     if not keeping:
         return {}
     from tlog.audit.verifying import Verifiers
+    from tlog.cli.hooks import alert_ways
 
     # One process beside this one doubles what is verified: signatures cost most.
     verifiers = stack.enter_context(Verifiers(1))
     passphrase = passphrase_from_environment()
-    return {
-        log.name: await stack.enter_async_context(
-            recording(directory, log, passphrase=passphrase, verifiers=verifiers, expire=True)
+    ways = await stack.enter_async_context(alert_ways())
+    found = {}
+    for directory, log in keeping:
+        kept = recording(
+            directory, log, passphrase=passphrase, verifiers=verifiers, expire=True, ways=ways
         )
-        for directory, log in keeping
-    }
+        found[log.name] = await stack.enter_async_context(kept)
+    return found
 
 
 def _ready(

@@ -7,6 +7,8 @@ import click
 from tlog.cli.options import Verbs
 from tlog.cli.records.add_producer import add_producer
 from tlog.cli.records.init import init
+from tlog.cli.records.revoke_key import revoke_key
+from tlog.cli.records.rotate_key import rotate_key
 
 
 @click.group(
@@ -26,5 +28,5 @@ def records() -> None:
     """
 
 
-for _verb in (init, add_producer):
+for _verb in (init, add_producer, rotate_key, revoke_key):
     records.add_command(_verb)

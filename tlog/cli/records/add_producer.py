@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tlog.cli.errors import CommandError
 from tlog.cli.options import DIRECTORY, Verb, output_option, vkey_option
 from tlog.cli.output import Output
+from tlog.cli.records.stopped import producer_key, stopped_records
 
 if TYPE_CHECKING:
-    from tlog.audit import Draft
     from tlog.notes import VerifierKey
 
 
@@ -63,9 +62,10 @@ async def add_producer(
         raise click.UsageError("which key? Give --key FILE, or one --vkey")
     check_producer_name("NAME", name)
     passphrase = passphrase_from_environment()
-    vkey = vkeys[0] if key is None else _key(key, name, passphrase)
+    vkey = vkeys[0] if key is None else producer_key(key, name, passphrase)
     claims = {"about_producer": name, "vkey": str(vkey), "roles": list(roles)}
-    index = await _record(directory, Draft("producer.registered", claims, {}), passphrase)
+    async with stopped_records(directory) as records:
+        index = (await records.record(Draft("producer.registered", claims, {}))).index
     out.result(
         str(vkey),
         directory=str(directory),
@@ -75,32 +75,3 @@ async def add_producer(
         index=index,
     )
     out.hint(f"{name} is registered by entry {index}. Next: tlog serve {directory}")
-
-
-def _key(path: Path, name: str, passphrase: bytes | None) -> VerifierKey:
-    """The key in a file, which is made if need be: so that this may be run again."""
-    from tlog.notes import Algorithm, Signer, load_signer, save_signer
-
-    if path.exists():
-        return load_signer(path, passphrase=passphrase).vkey
-    signer = Signer.generate(name, Algorithm.ED25519)
-    # Not under the passphrase, which is the log's and none of the application's business.
-    save_signer(path, signer, passphrase=None)
-    return signer.vkey
-
-
-async def _record(directory: Path, draft: Draft, passphrase: bytes | None) -> int:
-    from tlog.audit.tenancy import holds_records, recording
-    from tlog.log import Log
-    from tlog.remote import connections
-
-    if not holds_records(directory):
-        raise CommandError(
-            f"{directory} is not a records log. Make it one with: tlog records init {directory}"
-        )
-    async with (
-        connections() as connect,
-        Log.opened(directory, passphrase=passphrase, connect=connect) as log,
-        recording(directory, log, passphrase=passphrase) as records,
-    ):
-        return (await records.record(draft)).index

@@ -1,0 +1,51 @@
+"""A records log whose server is stopped, and the keys of its producers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlog.cli.errors import CommandError
+
+if TYPE_CHECKING:
+    from tlog.audit.records import Records
+    from tlog.notes import VerifierKey
+
+
+@contextlib.asynccontextmanager
+async def stopped_records(directory: Path) -> AsyncIterator[Records]:
+    """The records in a directory, open while inside.
+
+    Raises:
+        CommandError: it is no records log's.
+    """
+    from tlog.audit.tenancy import holds_records, recording
+    from tlog.log import Log
+    from tlog.notes import passphrase_from_environment
+    from tlog.remote import connections
+
+    if not holds_records(directory):
+        raise CommandError(
+            f"{directory} is not a records log. Make it one with: tlog records init {directory}"
+        )
+    passphrase = passphrase_from_environment()
+    async with (
+        connections() as connect,
+        Log.opened(directory, passphrase=passphrase, connect=connect) as log,
+        recording(directory, log, passphrase=passphrase) as records,
+    ):
+        yield records
+
+
+def producer_key(path: Path, name: str, passphrase: bytes | None) -> VerifierKey:
+    """The key in a file, which is made if need be: so that a verb may be run again."""
+    from tlog.notes import Algorithm, Signer, load_signer, save_signer
+
+    if path.exists():
+        return load_signer(path, passphrase=passphrase).vkey
+    signer = Signer.generate(name, Algorithm.ED25519)
+    # Not under the passphrase, which is the log's and none of the application's business.
+    save_signer(path, signer, passphrase=None)
+    return signer.vkey
