@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.audit.approvers import every_byte, governed, order
 from tests.audit.producer import ALICE, CATALOGUE, access, received, signed
@@ -44,6 +45,11 @@ class Clock:
 def at(clock: Clock, made: Draft, seq: int) -> str:
     values = {name: getattr(made, name) for name in made.__slots__}
     return signed(Draft(**(values | {"occurred_at": clock.now})), seq)
+
+
+async def passed(records: Records) -> int:
+    """Let go of what is past its time by the clock of the test."""
+    return await expire(records, now=records.clock(), pace=0)
 
 
 def sealed(records: Records, index: int) -> list[bytes]:
@@ -94,11 +100,11 @@ async def test_each_class_has_its_day(tmp_path: Path) -> None:
         alice = records.vault.find_subject(ALICE)
         assert alice is not None
         clock.now = datetime(2022, 1, 15, 12, tzinfo=UTC)  # 24 months, and not a moment more
-        assert await expire(records, pace=0) == 0
+        assert await passed(records) == 0
         assert records.log.sequencer.edge.size == 8
         assert values(records, 4)[1] == {"id": ALICE}
         clock.now += timedelta(microseconds=1)
-        assert await expire(records, pace=0) == 3
+        assert await passed(records) == 3
         gone = Part(expiry=8)
         assert [len(records.read(index).parts) for index in (4, 6, 7)] == [2, 2, 1]
         assert {part for index in (4, 6, 7) for part in records.read(index).parts} == {gone}
@@ -112,18 +118,18 @@ async def test_each_class_has_its_day(tmp_path: Path) -> None:
         assert records.vault.store.get("keys", alice.key_id) is None
         assert records.vault.find_subject(BOB) is not None
         assert (erased_at(records, ALICE), (await preview(records, ALICE)).key_id) == (None, b"")
-        assert await expire(records, pace=0) == 0
+        assert await passed(records) == 0
         assert records.log.sequencer.edge.size == 9
         clock.now = datetime(2025, 3, 15, 12, tzinfo=UTC)  # 62 months
-        assert await expire(records, pace=0) == 0
+        assert await passed(records) == 0
         clock.now += timedelta(microseconds=1)
-        assert await expire(records, pace=0) == 1
+        assert await passed(records) == 1
         assert records.read(5).parts == [Part(expiry=9)] * 2
         assert [records.log.reader.entry(index, 10) for index in range(8)] == entries
         assert records.counters.expired == 4
     async with opened(tmp_path, clock=clock) as records:
         assert records.read(4).parts == [gone] * 2
-        assert await expire(records, pace=0) == 0
+        assert await passed(records) == 0
         assert types(records, 8) == ["retention.expired", "retention.expired"]
         # He comes back: another key.
         await records.accept([at(clock, access(BOB), 5)])
@@ -136,10 +142,10 @@ async def test_requests_have_a_floor_of_24_months_whatever_a_tenant_sets(tmp_pat
     async with governed(tmp_path, clock=clock, catalogue=CATALOGUE.extended(own)) as records:
         await records.accept([at(clock, received(), 1), at(clock, access(ALICE), 2)])
         clock.now = datetime(2022, 1, 15, 12, tzinfo=UTC)
-        assert await expire(records, pace=0) == 1
+        assert await passed(records) == 1
         assert values(records, 4)[1]["id"] == ALICE
         clock.now += timedelta(days=1)
-        assert await expire(records, pace=0) == 1
+        assert await passed(records) == 1
         assert records.read(4).parts == [Part(expiry=7)] * 2
 
 
@@ -150,9 +156,9 @@ async def test_who_asks_to_be_kept_longer_is(tmp_path: Path) -> None:
             public = {"purpose": "x", "retention_class": name}
             await records.accept([at(clock, access(ALICE, public=public), seq)])
         clock.now = datetime(2024, 1, 1, tzinfo=UTC)
-        assert await expire(records, pace=0) == 0
+        assert await passed(records) == 0
         clock.now = datetime(2026, 1, 1, tzinfo=UTC)
-        assert await expire(records, pace=0) == 1
+        assert await passed(records) == 1
         assert records.read(4).parts == [Part(expiry=6)] * 2
         assert values(records, 5)[1] == {"id": ALICE}
 
@@ -178,7 +184,7 @@ async def test_what_expired_is_in_no_file(tmp_path: Path) -> None:
         assert len(secrets) == 122
         assert all(secret in before for secret in secrets)
         clock.now = START + timedelta(days=800)
-        assert await expire(records, pace=0) == 31
+        assert await passed(records) == 31
         after = every_byte(tmp_path)
         assert not any(secret in after for secret in secrets)
         assert values(records, 35)[1] == {"id": ALICE, "name": "Alice"}
@@ -202,28 +208,28 @@ async def test_what_is_held_stays_until_it_is_released(tmp_path: Path) -> None:
         await submit(records, order(Kind.PLACE, now=clock.now).encode())
         on_request = order(Kind.PLACE, hold_id="H-2", request_id="R-7", now=clock.now)
         await submit(records, on_request.encode())
-        assert await expire(records, pace=0) == 2
+        assert await passed(records) == 2
         assert values(records, 4)[1] == {"id": ALICE}
         assert values(records, 5)[1:] == [{"id": ALICE}, {"id": BOB}]
         assert records.read(6).parts == [Part(expiry=11)] * 2
         assert values(records, 7)[1] == {"id": "carol"}
         assert records.read(8).parts == [Part(expiry=11)] * 2
         assert records.vault.find_subject(BOB) is not None
-        assert await expire(records, pace=0) == 0
+        assert await passed(records) == 0
         await submit(records, order(Kind.RELEASE, hold_id="H-2", now=clock.now).encode())
-        assert await expire(records, pace=0) == 1
+        assert await passed(records) == 1
         assert records.read(7).parts[1].expiry == 13
-        assert await expire(records, pace=0) == 0
+        assert await passed(records) == 0
     async with opened(tmp_path, clock=clock) as records:
-        assert await expire(records, pace=0) == 0
+        assert await passed(records) == 0
         await submit(records, order(Kind.RELEASE, now=clock.now).encode())
-        assert await expire(records, pace=0) == 2
+        assert await passed(records) == 2
         assert {part.expiry for part in records.read(5).parts} == {15}
         assert records.vault.find_subject(BOB) is None
         # Her hold is a record about her too, of a longer class: her key opens it yet.
         assert records.vault.find_subject(ALICE) is not None
         clock.now = datetime(2030, 1, 1, tzinfo=UTC)
-        assert await expire(records, pace=0) == 1
+        assert await passed(records) == 1
         assert records.vault.find_subject(ALICE) is None
 
 
@@ -233,7 +239,7 @@ async def test_what_was_erased_stays_erased(tmp_path: Path) -> None:
         await records.accept([at(clock, access(ALICE, BOB), 1), at(clock, access(ALICE), 2)])
         await submit(records, order(now=clock.now).encode())
         clock.now = datetime(2023, 1, 1, tzinfo=UTC)
-        assert await expire(records, pace=0) == 1
+        assert await passed(records) == 1
         erased = Part(erasure=Erasure(6, "R-1"))
         assert records.read(4).parts == [erased, erased, Part(expiry=7)]
         assert records.read(5).parts == [erased, erased]
@@ -260,11 +266,11 @@ async def test_token_keys_go_when_no_record_needs_them(tmp_path: Path) -> None:
         secret = store.get("epochs", b"2020Q1")
         assert secret is not None
         clock.now = datetime(2025, 5, 31, tzinfo=UTC)  # 62 months after the quarter's end
-        await expire(records, pace=0)
+        await passed(records)
         assert records.vault.find_epoch("2020Q1") is not None
         clock.now = datetime(2025, 6, 1, tzinfo=UTC)
         assert secret[12:] in every_byte(tmp_path)
-        await expire(records, pace=0)
+        await passed(records)
         assert records.vault.find_epoch("2020Q1") is None
         assert secret[12:] not in every_byte(tmp_path)
         claims = records.read(records.log.sequencer.edge.size - 1).payload
@@ -272,13 +278,13 @@ async def test_token_keys_go_when_no_record_needs_them(tmp_path: Path) -> None:
         assert erased_at(records, ALICE) is None
         assert not list(store.items("state", b"erased/"))
         clock.now = datetime(2026, 1, 1, tzinfo=UTC)
-        await expire(records, pace=0)
+        await passed(records)
         assert [name for name, _ in store.items("epochs")][:3] == [b"2020Q2", b"2020Q3", b"2025Q2"]
         size = records.log.sequencer.edge.size
-        await expire(records, pace=0)
+        await passed(records)
         assert records.log.sequencer.edge.size == size
         await submit(records, order(Kind.RELEASE, now=clock.now).encode())
-        await expire(records, pace=0)
+        await passed(records)
         # The release itself is new; only what is never past its time keeps its epoch.
         assert b"2020Q3" not in dict(store.items("epochs"))
         assert b"2020Q2" in dict(store.items("epochs"))
@@ -288,7 +294,7 @@ async def test_it_runs_by_itself(tmp_path: Path) -> None:
     clock = Clock()
     async with governed(tmp_path, clock=clock) as records:
         await records.accept([at(clock, access(ALICE), 1)])
-        async with expiring(records, interval=0.01):
+        async with expiring(records, interval=0.01, leap=timedelta(days=9999)):
             await asyncio.sleep(0.05)
             assert values(records, 4)[1] == {"id": ALICE}
             clock.now = datetime(2023, 1, 1, tzinfo=UTC)
@@ -327,13 +333,13 @@ async def test_an_old_copy_of_the_vault_expires_again(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "vault", tmp_path / "copy")
     async with opened(tmp_path, clock=clock) as records:
         clock.now = datetime(2023, 1, 1, tzinfo=UTC)
-        assert await expire(records, pace=0) == 1
+        assert await passed(records) == 1
     shutil.rmtree(tmp_path / "vault")
     shutil.move(tmp_path / "copy", tmp_path / "vault")
     async with opened(tmp_path, clock=clock) as records:
         assert records.read(4).parts == [Part(expiry=5)] * 2
         assert records.vault.find_subject(ALICE) is None
-        assert await expire(records, pace=0) == 0
+        assert await passed(records) == 0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -376,7 +382,7 @@ async def test_whatever_happens_in_whatever_order(
                     who = rand.choice(people)
                     await submit(records, order(subject=who, now=clock.now).encode())
                     lost |= {(index, who) for index, (_, _, about) in known.items() if who in about}
-            await expire(records, pace=0)
+            await passed(records)
             for index, (then, months, about) in known.items():
                 past = then < months_before(clock.now, months)
                 there = {who for who in about if (index, who) not in lost}
@@ -388,7 +394,7 @@ async def test_whatever_happens_in_whatever_order(
             records._state = None
     async with opened(tmp_path, clock=clock) as records:
         _check(records, known, lost)
-        assert await expire(records, pace=0) == 0
+        assert await passed(records) == 0
 
 
 def _check(records: Records, known: Any, lost: set[tuple[int, str]]) -> None:
@@ -436,7 +442,7 @@ async def main():
     clock = lambda: datetime(2023, 1, 1, tzinfo=UTC)
     async with opened(Path(sys.argv[1]), clock=clock) as records:
         live = True
-        print(await expire(records, pace=0), flush=True)
+        print(await expire(records, now=clock(), pace=0), flush=True)
 
 asyncio.run(main())
 """
@@ -471,7 +477,45 @@ async def test_killed(tmp_path: Path, where: str, recorded: bool) -> None:
         assert records.read(4).parts[1].expiry == (6 if recorded else None)
         assert (values(records, 4)[1] == {}) is recorded
         assert any(each in every_byte(tmp_path / "vault") for each in secrets) is not recorded
-        assert await expire(records, pace=0) == (0 if recorded else 1)
+        assert await passed(records) == (0 if recorded else 1)
         assert records.read(4).parts == [Part(expiry=6)] * 2
         assert values(records, 5)[1] == {"id": ALICE, "name": "Alice"}
         assert not any(each in every_byte(tmp_path / "vault") for each in secrets)
+
+
+async def test_a_clock_that_is_set_far_ahead_destroys_nothing(tmp_path: Path) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        await records.accept([at(clock, access(ALICE), 1)])
+        async with expiring(records, interval=600):
+            await _until(lambda: records.vault.store.get("state", b"expiry/looked"))
+        clock.now = datetime(2100, 1, 1, tzinfo=UTC)
+        with capture_logs() as logs:
+            for _ in range(3):  # a restart in between helps as little
+                async with expiring(records, interval=0.001):
+                    await asyncio.sleep(0.05)
+        assert {(each["log_level"], each["days"] > 29_000) for each in logs} == {("critical", True)}
+        assert values(records, 4)[1] == {"id": ALICE}
+        # One that came in meanwhile is of the future, and holds up nothing.
+        await records.accept([signed(access(BOB), 2)])
+        clock.now = START + timedelta(days=1)
+        await records.accept([at(clock, access("carol"), 3)])
+        clock.now = datetime(2023, 1, 1, tzinfo=UTC)
+        assert await passed(records) == 2
+        assert values(records, 5)[1] == {"id": BOB}
+        index = records.log.sequencer.edge.size - 2
+        assert records.read(index).parts == [Part(expiry=index + 1)] * 2
+
+
+async def test_what_was_not_looked_through_is_caught_up_with(tmp_path: Path) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        await records.accept([at(clock, access(ALICE), 1)])
+        clock.now = months_after = START + timedelta(days=725)
+        async with expiring(records, interval=600):
+            await _until(lambda: records.vault.store.get("state", b"expiry/looked"))
+        clock.now = months_after + timedelta(days=20)
+        async with expiring(records, interval=0.001):  # a day with each look
+            await _until(lambda: records.read(4).parts == [Part(expiry=5)] * 2)
+        cutoff = str(records.read(5).payload["cutoff"])
+        assert cutoff.startswith("2020-01-16")

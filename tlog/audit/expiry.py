@@ -11,6 +11,10 @@ through again. In the vault's family `state`:
     "expiry/class/", class      {"next": index, "kept": first index that a hold kept, or null}
     "expiry/epoch/", epoch      its key is needed for ever, or as long as a hold stands
     "expiry/rewind"             a hold was released: what it kept is looked through again
+    "expiry/looked"             the time as of which all was looked through the last time
+
+A server's clock that is set years ahead by mistake would destroy everything for good. So the time
+of a look is at most a day after that of the one before, and whoever is far behind is told of it.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import time
 from calendar import monthrange
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -35,7 +39,7 @@ from tlog.audit.jws import parse_jws
 from tlog.audit.leaf import Leaf, parse_leaf
 from tlog.audit.obligations import EXPIRED, REWIND, Expiry, Hold
 from tlog.audit.shredding import Shredding
-from tlog.audit.times import format_time
+from tlog.audit.times import format_time, parse_time
 from tlog.audit.vault import part_key, split_part
 from tlog.log import Log, LogError
 from tlog.merkle import TILE_WIDTH, leaf_hash, split_bundle
@@ -54,6 +58,10 @@ _STEP: Final = 64
 _MARGIN: Final = 4096
 _CLASS: Final = b"expiry/class/"
 _EPOCH: Final = b"expiry/epoch/"
+_LOOKED: Final = b"expiry/looked"
+LEAP: Final = timedelta(days=1)
+"""By how much the time of a look may be after that of the one before."""
+FAR: Final = timedelta(days=31)
 
 _log = structlog.get_logger(__name__)
 
@@ -118,9 +126,11 @@ def epoch_end(epoch: str) -> datetime:
 
 
 @contextlib.asynccontextmanager
-async def expiring(records: Records, *, interval: float) -> AsyncIterator[None]:
+async def expiring(
+    records: Records, *, interval: float, leap: timedelta = LEAP
+) -> AsyncIterator[None]:
     """Let expire what is past its time, now and every so many seconds, while inside."""
-    task = asyncio.create_task(_run(records, interval), name=f"{records.tenant}-expiry")
+    task = asyncio.create_task(_run(records, interval, leap), name=f"{records.tenant}-expiry")
     try:
         yield
     finally:
@@ -128,10 +138,10 @@ async def expiring(records: Records, *, interval: float) -> AsyncIterator[None]:
         await asyncio.wait([task])
 
 
-async def _run(records: Records, interval: float) -> None:
+async def _run(records: Records, interval: float, leap: timedelta) -> None:
     while True:
         try:
-            await expire(records)
+            await expire(records, now=await _look(records, leap))
         except (AuditError, LogError, StoreError) as error:
             _log.error("what is past its time stays", tenant=records.tenant, problem=str(error))
         except Exception as error:  # noqa: BLE001 -- it goes on, whatever it was
@@ -139,8 +149,25 @@ async def _run(records: Records, interval: float) -> None:
         await asyncio.sleep(interval)
 
 
-async def expire(records: Records, *, pace: float = PACE) -> int:
-    """Let go of all that is past its time now.
+async def _look(records: Records, leap: timedelta) -> datetime:
+    """The time of this look, which is put down."""
+    store, now = records.vault.store, records.clock()
+    async with records.alone():
+        row = store.get("state", _LOOKED)
+        before = now if row is None else parse_time(row.decode(), field="looked")
+        if now - before > FAR:
+            _log.critical(
+                "the clock is far ahead of the last look for what is past its time: is it right?",
+                tenant=records.tenant,
+                days=(now - before).days,
+            )
+        now = min(now, before + leap)
+        store.write([("state", _LOOKED, format_time(now).encode())])
+    return now
+
+
+async def expire(records: Records, *, now: datetime, pace: float = PACE) -> int:
+    """Let go of all that is past its time.
 
     Returns:
         How many records lost their parts.
@@ -149,7 +176,7 @@ async def expire(records: Records, *, pace: float = PACE) -> int:
         AuditError, LogError, StoreError: the rest stays, and goes the next time.
     """
     await _rewind(records)
-    now, total = records.clock(), 0
+    total = 0
     for name, months in records.catalogue.retention.items():
         if months is None:
             continue
@@ -196,7 +223,8 @@ async def _batch(records: Records, name: str, cutoff: datetime) -> int | None:
         if index - first == SCAN:
             break
         leaf = _leaf(entry)
-        if leaf is not None and leaf.received_at >= cutoff:
+        # One from the future, when a clock was wrong, holds up nothing behind it.
+        if leaf is not None and cutoff <= leaf.received_at <= records.clock():
             break
         until = index + 1
         if until % _STEP == 0:
@@ -215,7 +243,7 @@ async def _expire_range(
         _, kept = _hint(records, key)
         count = 0
         async for index, known in _of_class(records, name, first, until):
-            if keeping.keeps(records, known):
+            if known.leaf.received_at >= cutoff or keeping.keeps(records, known):
                 kept = index if kept is None else min(kept, index)
             elif any(_is_sealed(records, part) for part in known.parts):
                 count += 1
@@ -253,8 +281,9 @@ async def carry_out(
         if each.epoch:
             shredding.drop_epoch(each.epoch)
             continue
+        cutoff = parse_time(each.cutoff, field="cutoff")
         async for _, known in _of_class(records, each.retention, each.first, each.until):
-            if not keeping.keeps(records, known):
+            if known.leaf.received_at < cutoff and not keeping.keeps(records, known):
                 for part in known.parts:
                     shredding.expire(part, each.index)
     shredding.drop_unneeded()

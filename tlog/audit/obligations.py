@@ -66,12 +66,14 @@ class Expiry:
         index: of the entry that says so.
         retention: the class; empty if it is an epoch.
         first: the entries from this one, to `until`, which is not among them.
+        cutoff: those that were received before this time.
     """
 
     index: int
     retention: str = ""
     first: int = 0
     until: int = 0
+    cutoff: str = ""
     epoch: str = ""
 
 
@@ -129,7 +131,7 @@ class Obligations:
                 for key_id, erasure in self.keys.items()
             },
             "expiries": [
-                [each.index, each.retention, each.first, each.until, each.epoch]
+                [each.index, each.retention, each.first, each.until, each.cutoff, each.epoch]
                 for each in self.expiries
             ],
             "erasures": [format_time(time) for time in self.erasures],
@@ -152,7 +154,8 @@ class Obligations:
 def _expiry(claims: Mapping[str, Any], index: int) -> Expiry:
     if "expired_epoch" in claims:
         return Expiry(index, epoch=claims["expired_epoch"])
-    return Expiry(index, claims["expired_class"], claims["first_index"], claims["until_index"])
+    first, until = claims["first_index"], claims["until_index"]
+    return Expiry(index, claims["expired_class"], first, until, claims["cutoff"])
 
 
 def _erased_rows(tokens: Sequence[Token], index: int) -> Iterator[Put]:
