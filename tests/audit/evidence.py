@@ -24,6 +24,7 @@ from tlog.audit.erasing import submit
 from tlog.audit.evidence import Contents
 from tlog.audit.evidence_check import Verdict
 from tlog.audit.evidence_file import encode_package, read_package
+from tlog.audit.key_history import KeyHistory
 from tlog.audit.records import Records
 from tlog.audit.stamp_store import Due, StampStore
 from tlog.audit.stamper import Stamper
@@ -114,13 +115,14 @@ async def _case(directory: Path) -> Case:
     async with governed(directory) as records:
         vkeys = records.log.vkeys
         policy = policy_of(vkeys)
+        records.log.policy = policy
         with resting_stamper(records, directory, one, two) as (stamper, store):
             await stamp(records, store, one)
             await events(records)
             await stamp(records, store, one, two)
             await fulfilled(records)
             chosen = [RECEIVED, ACCESSED, FULFILLED]
-            more: dict[str, Any] = {"policy": policy, "stamper": stamper}
+            more: dict[str, Any] = {"stamper": stamper, "history": KeyHistory(records.log)}
             before = await collect(
                 records,
                 chosen,

@@ -101,7 +101,11 @@ def test_after_an_erasure_the_old_package_holds_and_the_new_one_proves_it() -> N
     assert shown(verdict, RECEIVED) == [{}, {}]
     (erasure,) = [each for each in verdict.records if each.record.item.why is Why.GONE]
     assert (erasure.record.index, erasure.registered) == (ERASURE, None)
-    assert erasure.record.payload["approvers"] == ["ciso", "dpo"]
+    # Two approvers have signed the order, with keys that the log knew.
+    assert erasure.approvers == ["ciso", "dpo"]
+    assert {each.record.index for each in verdict.records if each.record.item.why is Why.KEY} == {
+        0, 1, 2, 3,
+    }  # fmt: skip
     # The same leaf, under a later head.
     (before,) = [each.record for each in old.records if each.record.index == RECEIVED]
     assert before.item.leaf == received.item.leaf
@@ -525,18 +529,19 @@ def noted(change: Callable[[bytes], bytes]) -> Remake:
     return lambda contents: with_checkpoint(contents, change(contents.checkpoint))
 
 
-def item(number: int, **values: Any) -> Remake:
+def item(index: int, **values: Any) -> Remake:
     def made(contents: Contents) -> Contents:
-        items = list(contents.items)
-        items[number] = replace(items[number], **values)
+        items = [
+            replace(each, **values) if each.index == index else each for each in contents.items
+        ]
         return replace(contents, items=items)
 
     return made
 
 
-def dropped(number: int) -> Remake:
+def dropped(index: int) -> Remake:
     def made(contents: Contents) -> Contents:
-        return replace(contents, items=[*contents.items[:number], *contents.items[number + 1 :]])
+        return replace(contents, items=[each for each in contents.items if each.index != index])
 
     return made
 
@@ -595,28 +600,33 @@ REMADE: dict[str, tuple[bytes, Remake, str]] = {
     "another root hash": (GOOD.before, noted(another_root), "signature check failed: "),
     "an erasure that is left out": (
         GOOD.after,
-        dropped(4),
+        dropped(ERASURE),
         "erased at entry 7 under request R-1, and the package has no such",
     ),
     "an erasure under another request": (
         GOOD.after,
-        item(2, gone=[Gone(ERASURE, "R-2")] * 2),
+        item(RECEIVED, gone=[Gone(ERASURE, "R-2")] * 2),
         "erased at entry 7 under request R-2, which is a record of something else",
     ),
     "an erasure that is none": (
         GOOD.after,
-        item(2, gone=[Gone(FULFILLED, "R-1")] * 2),
+        item(RECEIVED, gone=[Gone(FULFILLED, "R-1")] * 2),
         "erased at entry 6 under request R-1, which is a record of something else",
     ),
     "an erasure told as an expiry": (
         GOOD.after,
-        item(2, gone=[Gone(ERASURE, "")] * 2),
+        item(RECEIVED, gone=[Gone(ERASURE, "")] * 2),
         "expired at entry 7, which is a record of something else",
     ),
     "an erasure that took nothing": (
         GOOD.after,
-        item(2, gone=[None] * 2),
+        item(RECEIVED, gone=[None] * 2),
         "records/000007: nothing is gone by it",
+    ),
+    "an approver that nobody knows": (
+        GOOD.after,
+        dropped(3),
+        "records/000007: signatures[1]: jws.header.kid: no producer has",
     ),
     "a head of before the records": (
         GOOD.before,
@@ -636,9 +646,9 @@ def test_a_package_that_is_made_anew(lie: str) -> None:
 
 def test_what_can_be_left_out_is_what_nobody_can_tell() -> None:
     """Whoever makes a package anew shows less, and no more: that is selective disclosure."""
-    less = item(2, disclosed=())(contents_of(GOOD.before))
+    less = item(RECEIVED, disclosed=())(contents_of(GOOD.before))
     assert shown(GOOD.verify(encode_package(less)), RECEIVED) == [{}, {}]
-    fewer = dropped(4)(contents_of(GOOD.before))
+    fewer = dropped(FULFILLED)(contents_of(GOOD.before))
     assert len(GOOD.verify(encode_package(fewer)).chosen()) == 2
     unstamped = replace(contents_of(GOOD.before), stamps=[], certificates={})
     assert not GOOD.verify(encode_package(unstamped)).records[2].times

@@ -43,6 +43,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         "POLICY",
         "MAX_AGE",
         "SERVICE_KEY",
+        "PURPOSE",
     ):
         monkeypatch.delenv(f"TLOG_{name}", raising=False)
     yield

@@ -54,7 +54,8 @@ def test_an_erasure(run: Run, files: Case, tmp_path: Path) -> None:
     result = run("verify", "--policy", tmp_path / "policy", tmp_path / "after.zip")
     assert result.code == 0
     text = result.out.decode()
-    told = f"erased at entry {ERASURE} under request R-1; that entry is proven, and says so"
+    told = f"erased at entry {ERASURE} under request R-1; that entry is proven, and says so, "
+    told += "upon an order signed by ciso and dpo"
     assert f"gone of all subjects: {told}" in text
     assert f"gone of subject 1: {told}" in text
     assert "note: the producers' keys lead back to log+" in text
@@ -71,6 +72,7 @@ def test_json(run: Run, files: Case, tmp_path: Path) -> None:
         "hidden": 2,
         "erased_at": ERASURE,
         "erased_under": "R-1",
+        "ordered_by": ["ciso", "dpo"],
         "expired_at": None,
     }
     assert one["times"][0]["root_is_yours"] is False

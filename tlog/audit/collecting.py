@@ -13,16 +13,15 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tlog.audit.catalogue import TokenClass
 from tlog.audit.errors import EventRefused
-from tlog.audit.event import read_payload
-from tlog.audit.evidence import KEY_EVENTS, Contents, EvidenceError, Gone, Item, StampItem, Why
+from tlog.audit.evidence import Contents, EvidenceError, Gone, Item, StampItem, Why
 from tlog.audit.evidence_check import OpenedHead, check_package
 from tlog.audit.evidence_file import MAX_RECORDS, MAX_STAMPS, encode_package
-from tlog.audit.jws import parse_jws
-from tlog.audit.leaf import parse_leaf
+from tlog.audit.key_history import KeyHistory
 from tlog.audit.records import Records, StoredRecord
 from tlog.audit.stamper import Stamper
-from tlog.audit.tokens import canonical
+from tlog.audit.tokens import canonical, make_token
 from tlog.audit.vault import Part
 from tlog.log import Head, InvalidRequest, Log, Unavailable
 from tlog.merkle import TILE_WIDTH, split_bundle
@@ -76,7 +75,7 @@ async def collect(
     indices: Sequence[int],
     choice: Choice,
     *,
-    policy: bytes,
+    history: KeyHistory,
     request_id: str = "",
     stamper: Stamper | None = None,
     patience: float = PATIENCE,
@@ -87,7 +86,7 @@ async def collect(
         records: the tenant's.
         indices: of the records, without repetition.
         choice: what is disclosed of them.
-        policy: the log's, to go with the package.
+        history: of the keys, of this log.
         request_id: when these are all records of a request.
         stamper: has the log's time-stamps, if it has some.
         patience: seconds to wait for a checkpoint.
@@ -110,7 +109,7 @@ async def collect(
     for index in sorted({gone.index for each in chosen for gone in _gone(each) if gone}):
         whys.setdefault(index, Why.GONE)
     stamps = [] if stamper is None else await stamper.around(sorted(whys))
-    for index in await _key_records(log, whys):
+    for index in await history.of(whys):
         whys.setdefault(index, Why.KEY)
     head = await _head(log, max(whys) + 1, patience)
     contents = Contents(
@@ -120,7 +119,7 @@ async def collect(
         service=records.root,
         request_id=request_id,
         checkpoint=head.note,
-        policy=policy,
+        policy=log.policy,
         items=[
             *(_chosen(log, head, each, choice) for each in chosen),
             *(_item(log, head, index, why) for index, why in whys.items() if why is not Why.CHOSEN),
@@ -142,6 +141,38 @@ async def collect(
     package = await asyncio.to_thread(_packed, contents, _OwnKeys(log.vkeys))
     opened = sorted({name for each in chosen for name in subjects_of(each.parts)})
     return Collected(package, opened, len(chosen))
+
+
+async def entries_about(records: Records, subject: str) -> list[int]:
+    """The records about a subject, found by the tokens in their leaves.
+
+    After an erasure only those of class evidence are found: the other tokens went with the key.
+    """
+    identifier, vault = canonical(subject), records.vault
+    key, values = vault.find_subject(identifier), set()
+    for name, _ in vault.store.items("epochs"):
+        epoch = name.decode()
+        for kind, secret in (
+            (TokenClass.EVIDENCE, vault.find_epoch(epoch)),
+            (TokenClass.ERASABLE, None if key is None else key.secret),
+        ):
+            if secret is not None:
+                values.add(
+                    make_token(
+                        secret, kind, epoch=epoch, field="subject", identifier=identifier
+                    ).value.encode()
+                )
+    if not values:
+        return []
+    found, size = [], records.log.sequencer.edge.size
+    for start in range(0, size, TILE_WIDTH):
+        width = min(TILE_WIDTH, size - start)
+        bundle = split_bundle(records.log.reader.encoded_bundle(start // TILE_WIDTH, width))
+        for index, entry in enumerate(bundle, start):
+            if any(value in entry for value in values):
+                found.append(index)
+        await asyncio.sleep(0)
+    return found
 
 
 def subjects_of(parts: Iterable[Part]) -> list[str]:
@@ -212,41 +243,6 @@ async def _head(log: Log, size: int, patience: float) -> Head:
             f"no published checkpoint has entry {size - 1} yet: {reason}. The records are durable; "
             "collect the evidence once a checkpoint has them"
         ) from None
-
-
-async def _key_records(log: Log, indices: Iterable[int]) -> list[int]:
-    """The records that say which keys the producers of these records have, and theirs."""
-    size = log.sequencer.edge.size
-    events: dict[int, tuple[str, str]] = {}
-    for start in range(0, size, TILE_WIDTH):
-        width = min(TILE_WIDTH, size - start)
-        bundle = split_bundle(log.reader.encoded_bundle(start // TILE_WIDTH, width))
-        for index, entry in enumerate(bundle, start):
-            if (event := _key_event(entry)) is not None:
-                events[index] = event
-        await asyncio.sleep(0)
-    wanted = {_producer(log.reader.entry(index, size)) for index in indices}
-    while True:
-        found = {index for index, (_, about) in events.items() if about in wanted}
-        more = {events[index][0] for index in found} - wanted
-        if not more:
-            return sorted(found)
-        wanted |= more
-
-
-def _key_event(entry: bytes) -> tuple[str, str] | None:
-    """By whom a record about a producer is, and about whom; None if it is none."""
-    try:
-        payload = read_payload(parse_jws(parse_leaf(entry).jws))
-    except EventRefused:
-        return None
-    if not str(payload.get("type")).startswith(KEY_EVENTS):
-        return None
-    return str(payload["producer_id"]), str(payload["about_producer"])
-
-
-def _producer(entry: bytes) -> str:
-    return parse_jws(parse_leaf(entry).jws).kid.partition("+")[0]
 
 
 def _certificates(stamper: Stamper | None, names: Collection[str]) -> dict[str, bytes]:

@@ -176,6 +176,15 @@ class Docket:
         deadlines = filter(wanted, find_deadlines(case, self.terms, now=now))
         return Standing(case, received, tuple(sorted(deadlines, key=_days_left)))
 
+    async def entries(self, request_id: str) -> list[int]:
+        """The entries of all records that name a request, in order.
+
+        Raises:
+            StoreError: as `catch_up`.
+        """
+        await self.catch_up()
+        return list(self._entries.get(request_id, ()))
+
     async def events(self) -> tuple[list[CaseEvent], int]:
         """All events that belong to requests, and the size of the log that has them.
 

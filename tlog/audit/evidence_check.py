@@ -10,20 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tlog.audit.catalogue import default_catalogue
-from tlog.audit.errors import AuditError, EventRefused
+from tlog.audit.catalogue import Catalogue, default_catalogue
+from tlog.audit.errors import AuditError, EventRefused, OrderRefused
 from tlog.audit.evidence import (
     ERASED,
     EXPIRED,
     KEY_EVENTS,
     Contents,
     EvidenceError,
+    Gone,
     Record,
     StampItem,
     Why,
@@ -32,6 +33,7 @@ from tlog.audit.evidence import (
 from tlog.audit.evidence_file import read_package
 from tlog.audit.evidence_page import told_gone
 from tlog.audit.jws import verify_jws
+from tlog.audit.orders import Kind, check_order, parse_document, read_order
 from tlog.audit.producers import Registry
 from tlog.audit.stamps import Authority, StampError, StampTime, verify_stamp
 from tlog.audit.times import parse_time
@@ -99,11 +101,13 @@ class Proven:
     Attributes:
         registered: the entry that registered the key it is signed with; None for the first key of
             the log's own records.
+        approvers: of an erasure, who signed the order for it; of other records, nobody.
         times: at most one for each authority.
     """
 
     record: Record
     registered: int | None
+    approvers: Sequence[str]
     times: Sequence[TimeBound]
 
 
@@ -173,7 +177,7 @@ def check_package(
             f"the key of the log's own records is {contents.service}, and not the one that you "
             f"gave: {service}"
         )
-    signed_with = _check_signatures(contents.service, records)
+    signed = _check_signatures(contents, records)
     for record in records:
         _check_inclusion(record, head.checkpoint)
     _check_gone(records)
@@ -187,7 +191,7 @@ def check_package(
         service is not None,
         None if policy is None else packed_policy == policy.with_max_age(None),
         [
-            Proven(record, signed_with[record.index], _bounds(record.index, stamped))
+            Proven(record, *signed[record.index], _bounds(record.index, stamped))
             for record in records
         ],
     )
@@ -207,35 +211,55 @@ def _check_inclusion(record: Record, checkpoint: Checkpoint) -> None:
         raise EvidenceError(f"{directory_of(record.item)}: {error}") from None
 
 
-def _check_signatures(service: VerifierKey, records: Sequence[Record]) -> dict[int, int | None]:
+def _check_signatures(
+    contents: Contents, records: Sequence[Record]
+) -> dict[int, tuple[int | None, Sequence[str]]]:
     """Verify each record with a key that was valid when it came in.
 
     Returns:
-        For each record the entry that registered its key.
+        For each record the entry that registered its key, and who approved it.
     """
     catalogue = default_catalogue()
-    registry = Registry.of_service(service, since=_BEGINNING)
-    registered: dict[str, int | None] = {service.label: None}
-    signed_with: dict[int, int | None] = {}
+    registry = Registry.of_service(contents.service, since=_BEGINNING)
+    registered: dict[str, int | None] = {contents.service.label: None}
+    signed: dict[int, tuple[int | None, Sequence[str]]] = {}
     for record in records:
         payload, received_at = record.payload, record.leaf.received_at
+        approvers: Sequence[str] = ()
         try:
             key = registry.key(record.jws.kid, now=received_at)
             verify_jws(record.jws, key)
             if payload["producer_id"] != key.name:
                 raise EventRefused(f"signed by a key of {key.name}", field="producer_id")
+            registry.producers[key.name].check(record.type)
             if record.type.startswith(KEY_EVENTS):
                 catalogue.check_public(catalogue.type_of(payload), payload)
                 occurred_at = parse_time(payload["occurred_at"], field="occurred_at")
                 registry.apply(payload, occurred_at=occurred_at, received_at=received_at)
-            else:
-                registry.producers[key.name].check(record.type)
+            elif record.type == ERASED and "order" in payload:
+                approvers = _check_order(record, contents.tenant, registry, catalogue)
         except (AuditError, NoteError) as error:
             raise EvidenceError(f"{directory_of(record.item)}: {error}") from None
-        signed_with[record.index] = registered[record.jws.kid]
+        signed[record.index] = (registered[record.jws.kid], approvers)
         for label in registry.keys.keys() - registered.keys():
             registered[label] = record.index
-    return signed_with
+    return signed
+
+
+def _check_order(
+    record: Record, tenant: str, registry: Registry, catalogue: Catalogue
+) -> list[str]:
+    """Verify the order that an erasure keeps; who signed it."""
+    text = record.payload["order"]
+    if type(text) is not str or not text.isascii():
+        raise OrderRefused("no order", field="order")
+    document = parse_document(text.encode("ascii"))
+    order = read_order(document, catalogue)
+    if (order.kind, order.request_id) != (Kind.ERASE, record.payload.get("request_id")):
+        raise OrderRefused("it orders something else", field="order")
+    # It was looked at a moment before its record came in, and may have expired in between.
+    now = min(record.leaf.received_at, order.expires_at - timedelta(microseconds=1))
+    return check_order(document, order, registry, tenant=tenant, now=now)
 
 
 def _check_gone(records: Sequence[Record]) -> None:
@@ -249,13 +273,21 @@ def _check_gone(records: Sequence[Record]) -> None:
             where = f"{directory_of(record.item)}: it is said to be {told_gone(gone)}"
             if (found := known.get(gone.index)) is None:
                 raise EvidenceError(f"{where}, and the package has no such record")
-            right = (ERASED, gone.request_id) if gone.request_id else (EXPIRED, None)
-            if right != (found.type, found.payload.get("request_id")):
+            if not _took(found, gone, record.index):
                 raise EvidenceError(f"{where}, which is a record of something else")
             stated.add(found.index)
     for record in records:
         if record.item.why is Why.GONE and record.index not in stated:
             raise EvidenceError(f"{directory_of(record.item)}: nothing is gone by it")
+
+
+def _took(found: Record, gone: Gone, index: int) -> bool:
+    """Whether a record says that something of the entry at an index is gone so."""
+    claims = found.payload
+    if gone.request_id:
+        return (found.type, claims.get("request_id")) == (ERASED, gone.request_id)
+    first, until = claims.get("first_index"), claims.get("until_index")
+    return found.type == EXPIRED and type(first) is type(until) is int and first <= index < until
 
 
 def _check_stamp(

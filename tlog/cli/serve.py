@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tlog.audit.records import Records
+    from tlog.audit.stamper import Stamper
     from tlog.cli.settings import ServerSettings
     from tlog.log import Connect, Log
 
@@ -79,17 +80,22 @@ async def _serve(settings: ServerSettings, out: Output) -> None:
         opened = [await _open(stack, directory, connect) for directory in settings.logs]
         logs = Logs(opened)
         records = await _open_records(stack, settings.logs, opened)
-        stampers = {}
+        stampers: dict[str, Stamper] = {}
         ways = await stack.enter_async_context(time_stampers())
         for directory, log in zip(settings.logs, opened, strict=True):
             stamper = await stack.enter_async_context(stamping(directory, log, ways))
             if stamper is not None:
-                stampers[log.name] = stamper.status
+                stampers[log.name] = stamper
         grpc_port = await stack.enter_async_context(
-            grpc_server(logs, settings.grpc, records=records)
+            grpc_server(logs, settings.grpc, records=records, stampers=stampers)
         )
         http_port = await stack.enter_async_context(
-            http_server(logs, settings.http, stamps=stampers, records=records)
+            http_server(
+                logs,
+                settings.http,
+                stamps={name: stamper.status for name, stamper in stampers.items()},
+                records=records,
+            )
         )
         _ready(
             settings.logs,

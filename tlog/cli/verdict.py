@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,8 +63,9 @@ def say(verdict: Verdict, out: Output) -> None:
     """Say what is proven of each record that was chosen, then of the package, then what is not."""
     from tlog.audit.evidence_page import NOT_PROVEN
 
+    approvers = {each.record.index: each.approvers for each in verdict.records}
     for each in verdict.chosen():
-        text, fields = _record(each)
+        text, fields = _record(each, approvers)
         out.result(text, **fields)
     chosen, contents = len(verdict.chosen()), verdict.contents
     signed_by = [_signer(key, time) for key, time in verdict.head.signed_by]
@@ -96,7 +97,7 @@ def _printable(lines: Sequence[str]) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _record(proven: Proven) -> tuple[str, dict[str, Any]]:
+def _record(proven: Proven, approvers: Mapping[int, Sequence[str]]) -> tuple[str, dict[str, Any]]:
     from tlog.audit.evidence_page import public_claims, shown_value
     from tlog.audit.times import format_time
 
@@ -111,7 +112,7 @@ def _record(proven: Proven) -> tuple[str, dict[str, Any]]:
     ]
     parts = []
     for number, part in enumerate(record.parts):
-        said, fields = _part(number, part)
+        said, fields = _part(number, part, approvers)
         lines += said
         parts.append(fields)
     lines += map(_time, proven.times) if proven.times else ["  time: bounded by no authority"]
@@ -129,16 +130,20 @@ def _record(proven: Proven) -> tuple[str, dict[str, Any]]:
     return _printable(lines), _sendable(fields)
 
 
-def _part(number: int, part: Part) -> tuple[list[str], dict[str, Any]]:
+def _part(
+    number: int, part: Part, approvers: Mapping[int, Sequence[str]]
+) -> tuple[list[str], dict[str, Any]]:
     from tlog.audit.evidence_page import part_name, shown_value, told_gone
 
     of, gone = part_name(number), part.gone
+    ordered_by = approvers[gone.index] if gone else ()
     lines = [
         f"  disclosed {of}: {disclosure.name}: {shown_value(disclosure.value)}"
         for disclosure in part.shown
     ]
     if gone is not None:
-        lines.append(f"  gone {of}: {told_gone(gone)}; that entry is proven, and says so")
+        ordered = f", upon an order signed by {' and '.join(ordered_by)}" if ordered_by else ""
+        lines.append(f"  gone {of}: {told_gone(gone)}; that entry is proven, and says so{ordered}")
     elif part.hidden:
         lines.append(f"  hidden {of}: at most {part.hidden} claims")
     return lines, {
@@ -147,6 +152,7 @@ def _part(number: int, part: Part) -> tuple[list[str], dict[str, Any]]:
         "hidden": part.hidden,
         "erased_at": gone.index if gone and gone.request_id else None,
         "erased_under": (gone.request_id or None) if gone else None,
+        "ordered_by": list(ordered_by),
         "expired_at": gone.index if gone and not gone.request_id else None,
     }
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Self
 
 import grpc
+from cryptography import x509
 
+from tlog.audit.evidence_check import Verdict
 from tlog.client import verification as rules
 from tlog.client.batcher import Batcher, Limits, Send
 from tlog.client.errors import Refused, Unreachable, VerificationError, invalid, printable
@@ -364,6 +366,22 @@ class AsyncClient:
             else:
                 if next_ < end:
                     raise VerificationError("bundle", f"the entries end at {next_}, not at {end}")
+
+    async def evidence(
+        self,
+        package: bytes,
+        *,
+        service: str | VerifierKey | None = None,
+        tsa_roots: Sequence[x509.Certificate] = (),
+    ) -> Verdict:
+        """Verify an evidence package of this log as `Verifier.evidence` does.
+
+        Its checkpoint must be of one history with the last head seen, too.
+        """
+        verifier = await self._session.heads.trust()
+        verdict = verifier.evidence(package, service=service, tsa_roots=tsa_roots)
+        await self._session.heads.accept(verdict.contents.checkpoint)
+        return verdict
 
     async def list_logs(self) -> list[LogInfo]:
         """What the server says of its logs: the one answer that cannot be verified."""

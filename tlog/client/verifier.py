@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from cryptography import x509
 
 from tlog.audit import AuditError
-from tlog.audit.evidence_check import Verdict as Evidence
-from tlog.audit.evidence_check import check_package
+from tlog.audit.evidence_check import Verdict, check_package
 from tlog.client import verification as rules
 from tlog.client.errors import TrustError, VerificationError
 from tlog.client.verification import Head, Inclusion
@@ -136,7 +135,7 @@ class Verifier:
         *,
         service: str | VerifierKey | None = None,
         tsa_roots: Sequence[x509.Certificate] = (),
-    ) -> Evidence:
+    ) -> Verdict:
         """Verify an evidence package (`tlog evidence`), and say of each record what is proven.
 
         Args:

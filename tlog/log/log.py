@@ -19,7 +19,7 @@ from tlog.log.cosigners import Cosigner, Cosigners
 from tlog.log.errors import LogError, OutOfRange, Reserved, StateRefused
 from tlog.log.head import Head
 from tlog.log.policy import FILE_NAME as POLICY
-from tlog.log.policy import load_policy, policy_of
+from tlog.log.policy import load_policy, policy_of, policy_text
 from tlog.log.publisher import HeadSigner, Publisher
 from tlog.log.reader import Reader
 from tlog.log.scrubber import Scrubber, View
@@ -137,6 +137,7 @@ class Log:
         cosigners: its witnesses, None when its policy asks for none.
         reader: entries and proofs. Sizes given to it must have passed `published_size`.
         scrubber: re-hashes what is stored, None when its settings say never.
+        policy: for whoever verifies it, the text of its trust policy (c2sp.org/tlog-policy).
         reserved: why `submit` refuses, for a log whose layer above appends by the sequencer itself;
             empty when anybody may append.
     """
@@ -154,6 +155,7 @@ class Log:
     ) -> None:
         self.config = config
         self.vkeys = tuple(signer.vkey for signer in signers)
+        self.policy = b""
         self.reserved = ""
         self._store = store
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"tlog-{config.name}")
@@ -240,6 +242,7 @@ class Log:
                 policy=policy,
                 connect=connect,
             )
+            log.policy = policy_text(directory, log.vkeys)
             # A fresh log thus signs a head of size 0 before its first write, and publishes it
             # unless witnesses must cosign it first.
             await log.publisher.sign()

@@ -42,6 +42,18 @@ def load_policy(directory: Path, vkeys: Sequence[VerifierKey]) -> Policy | None:
     return policy
 
 
+def policy_text(directory: Path, vkeys: Sequence[VerifierKey]) -> bytes:
+    """What to give to whoever verifies the log: its policy, or one of its keys alone.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        return (directory / FILE_NAME).read_bytes()
+    except FileNotFoundError:
+        return "".join([*(f"log {vkey}\n" for vkey in vkeys), "quorum none\n"]).encode()
+
+
 def policy_of(data: bytes, vkeys: Sequence[VerifierKey]) -> bytes:
     """A policy without lines of this log, completed with them.
 

@@ -9,6 +9,7 @@ from tlog.serve.logs import Logs, UnknownLog
 
 if TYPE_CHECKING:
     from tlog.audit.records import Records
+    from tlog.audit.stamper import Stamper
 
 
 class Tenants:
@@ -17,11 +18,18 @@ class Tenants:
     Args:
         logs: the logs that are served.
         records: those of the records logs among them, by the log's name.
+        stampers: what has their time-stamps, of those that have some.
+
+    Attributes:
+        stampers: as given.
     """
 
-    def __init__(self, logs: Logs, records: Mapping[str, Records]) -> None:
+    def __init__(
+        self, logs: Logs, records: Mapping[str, Records], stampers: Mapping[str, Stamper]
+    ) -> None:
         self._logs = logs
         self._records = records
+        self.stampers = stampers
 
     def get(self, name: str) -> Records:
         """The records in the log of that name; in the only one when the name is empty.

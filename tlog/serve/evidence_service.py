@@ -1,0 +1,129 @@
+"""EvidenceService: evidence packages of a server's records. No rules live here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from tlog.audit import AuditError, EventRefused
+from tlog.audit.collecting import Choice, Collected, collect, entries_about
+from tlog.audit.key_history import KeyHistory
+from tlog.audit.reading import Access, note_read
+from tlog.audit.tokens import canonical
+from tlog.audit.vault import VaultDamaged
+from tlog.log import InvalidRequest
+from tlog.serve.callers import caller_of
+from tlog.serve.errors import REFUSALS, rich_status
+from tlog.serve.handlers import Context
+from tlog.serve.tenants import Tenants
+from tlog.v1 import evidence_pb2 as pb
+
+if TYPE_CHECKING:
+    from tlog.audit.records import Records
+
+EVIDENCE_REFUSALS = (*REFUSALS, AuditError)
+MAX_NAMES: Final = 64
+_PIECE: Final = 1 << 16
+
+
+class EvidenceService:
+    """The gRPC face of evidence. One coroutine for each method of `evidence.proto`."""
+
+    def __init__(self, tenants: Tenants) -> None:
+        self._tenants = tenants
+        # A package is made in memory, and the largest one has 64 MiB.
+        self._turn = asyncio.Lock()
+        self._histories: dict[str, KeyHistory] = {}
+
+    async def Collect(self, request: pb.CollectRequest, context: Context) -> None:
+        records = self._tenants.get(request.log)
+        access = Access(caller_of(context), request.purpose, request.request_id)
+        choice, log = _choice(request), records.log
+        history = self._histories.setdefault(log.name, KeyHistory(log))
+        async with self._turn:
+            indices, whole = await _indices(records, request)
+            collected = await collect(
+                records,
+                indices,
+                choice,
+                history=history,
+                request_id=request.request_id if whole else "",
+                stamper=self._tenants.stampers.get(log.name),
+            )
+            recorded = await _record(records, access, request, collected)
+            await _send(collected.package, recorded, context)
+
+
+def evidence_status(error: Exception) -> grpc.Status:
+    """A refusal in gRPC."""
+    if isinstance(error, VaultDamaged):
+        return rich_status(error, grpc.StatusCode.DATA_LOSS)
+    if isinstance(error, EventRefused):
+        return rich_status(InvalidRequest(str(error), field=error.field))
+    if isinstance(error, AuditError):
+        return rich_status(error, grpc.StatusCode.FAILED_PRECONDITION)
+    return rich_status(error)
+
+
+def _choice(request: pb.CollectRequest) -> Choice:
+    if len(request.disclose) > MAX_NAMES or not all(1 <= len(n) <= 80 for n in request.disclose):
+        raise InvalidRequest(f"at most {MAX_NAMES} names of claims", field="disclose")
+    return Choice(
+        frozenset(request.disclose),
+        everything=request.disclose_all,
+        subject=canonical(request.subject),
+    )
+
+
+async def _indices(records: Records, request: pb.CollectRequest) -> tuple[Sequence[int], bool]:
+    """The entries that are chosen, and whether they are all of a request."""
+    if request.subject and request.indices:
+        raise InvalidRequest("a subject or indices, not both", field="indices")
+    if request.indices:
+        if len(set(request.indices)) != len(request.indices):
+            raise InvalidRequest("an index comes twice", field="indices")
+        return list(request.indices), False
+    if request.subject:
+        if about := await entries_about(records, request.subject):
+            return about, False
+        raise InvalidRequest("the log has no record of this subject", field="subject")
+    found = await records.docket.entries(request.request_id) if request.request_id else []
+    if not found:
+        raise InvalidRequest(
+            f"the log has no record of request {request.request_id!r:.80}: is it spelt so?"
+            if request.request_id
+            else "which records? Name a request, a subject or indices",
+            field="request_id",
+        )
+    return found, True
+
+
+async def _record(
+    records: Records, access: Access, request: pb.CollectRequest, collected: Collected
+) -> int:
+    """Record the export, before anything of it is given out."""
+    public = {"document_sha256": sha256(collected.package).hexdigest()}
+    if request.recipient:
+        public["recipient"] = request.recipient
+    disclosed = ["all"] if request.disclose_all else sorted(request.disclose)
+    return await note_read(
+        records,
+        access,
+        type="log.exported",
+        subjects=collected.subjects,
+        count=collected.count,
+        query={"disclosed": disclosed},
+        public=public,
+    )
+
+
+async def _send(package: bytes, recorded: int, context: Context) -> None:
+    for start in range(0, len(package), _PIECE):
+        piece = pb.CollectResponse(data=package[start : start + _PIECE])
+        if not start:
+            piece.size, piece.recorded = len(package), recorded
+        await context.write(piece)
