@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import random
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from tests.witness.support import (
     a_witness,
     times_of,
 )
-from tlog.notes import NoteSignature, parse_unverified
+from tlog.notes import parse_unverified
 from tlog.store import StoreError, StoreFull
 from tlog.store.heads import HeadStore, Swap
 from tlog.witness import (
@@ -34,6 +33,7 @@ from tlog.witness import (
     WitnessConfig,
     hash_origin,
 )
+from tlog.witness.commits import Change, Cosigned
 from tlog.witness.turns import MAX_WAITING_PER_LOG
 
 LOG = SomeLog()
@@ -145,14 +145,14 @@ async def test_the_store_is_the_second_line(tmp_path: Path, heads: GatedHeads) -
         await slow.add_checkpoint(*LOG.request(0, 5))
         fast = Witness(WitnessConfig(name="w"), WITNESS_SIGNERS, LogList(tmp_path), heads)
         checked, go = asyncio.Event(), asyncio.Event()
-        sign = slow._sign
+        commit = slow._commits.commit
 
-        async def stalled(work: Callable[[], list[NoteSignature]]) -> list[NoteSignature]:
+        async def stalled(change: Change) -> Cosigned | None:
             checked.set()
             await go.wait()
-            return await sign(work)
+            return await commit(change)
 
-        slow._sign = stalled  # type: ignore[assignment]
+        slow._commits.commit = stalled  # type: ignore[method-assign]
         late = asyncio.create_task(slow.add_checkpoint(*LOG.request(5, 6)))
         await checked.wait()
         await fast.add_checkpoint(*LOG.request(5, 9))

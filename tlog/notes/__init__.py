@@ -14,6 +14,7 @@ from tlog.notes.checkpoint import (
     parse_checkpoint,
     parse_unverified,
     sign_checkpoint,
+    verify_checkpoint,
 )
 from tlog.notes.cosignature import (
     Subtree,
@@ -85,6 +86,7 @@ __all__ = [
     "passphrase_from_environment",
     "save_signer",
     "sign_checkpoint",
+    "verify_checkpoint",
     "verify_cosignature",
     "verify_proof",
     "verify_proof_hash",

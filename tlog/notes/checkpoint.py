@@ -78,17 +78,16 @@ def parse_checkpoint(text: str) -> Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class SignedCheckpoint:
-    """A checkpoint as it came, every byte of `data`. Nothing in it is verified."""
+    """A checkpoint as it came. Nothing in it is verified."""
 
     checkpoint: Checkpoint
     note: Note
-    data: bytes
 
 
 def parse_unverified(data: bytes, *, max_size: int = MAX_NOTE_SIZE) -> SignedCheckpoint:
     """Read a signed checkpoint without verifying a signature: anybody can have written it."""
     note = parse_note(data, max_size=max_size)
-    return SignedCheckpoint(parse_checkpoint(note.text), note, data)
+    return SignedCheckpoint(parse_checkpoint(note.text), note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +154,17 @@ def open_checkpoint(
             `vkeys` does not verify (SPEC signed-note: "If a signature from a known key fails to
             verify, clients SHOULD reject the whole note").
     """
-    signed = parse_unverified(data)
+    return verify_checkpoint(parse_unverified(data), vkeys, origin=origin)
+
+
+def verify_checkpoint(
+    signed: SignedCheckpoint, vkeys: Sequence[VerifierKey], *, origin: str | None = None
+) -> VerifiedCheckpoint:
+    """What `open_checkpoint` does, with a checkpoint that was read before.
+
+    Raises:
+        NoteError: as there.
+    """
     checkpoint, note = signed.checkpoint, signed.note
     if origin is not None and checkpoint.origin != origin:
         raise NoteError(f"a checkpoint of {shown(checkpoint.origin)}, wanted one of {origin!r}")

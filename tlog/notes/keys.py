@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Self
@@ -20,6 +21,7 @@ from tlog.notes.codec import (
     shown,
 )
 from tlog.notes.errors import NoteError
+from tlog.notes.mldsa import signing
 
 MAX_NAME_SIZE = 255  # of a key name or an origin, in bytes: tlog-cosignature's <1..2^8-1>
 MAX_VKEY_SIZE = 2048  # the longest one, ML-DSA-44 under a name of 255 bytes, has 2017
@@ -168,6 +170,7 @@ class Signer:
 
     vkey: VerifierKey
     _key: Ed25519PrivateKey | MLDSA44PrivateKey = field(repr=False)
+    _sign: Callable[[bytes], bytes] = field(repr=False)
 
     @classmethod
     def generate(cls, name: str, algorithm: Algorithm) -> Self:
@@ -188,7 +191,8 @@ class Signer:
     def _of(
         cls, name: str, algorithm: Algorithm, key: Ed25519PrivateKey | MLDSA44PrivateKey
     ) -> Self:
-        return cls(VerifierKey(name, algorithm, key.public_key().public_bytes_raw()), key)
+        vkey = VerifierKey(name, algorithm, key.public_key().public_bytes_raw())
+        return cls(vkey, key, signing(key) if isinstance(key, MLDSA44PrivateKey) else key.sign)
 
     @property
     def seed(self) -> bytes:
@@ -197,4 +201,4 @@ class Signer:
 
     def sign(self, message: bytes) -> bytes:
         """The bare signature over `message`: 64 bytes, or 2420 for ML-DSA-44."""
-        return self._key.sign(message)
+        return self._sign(message)

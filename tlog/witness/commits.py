@@ -1,17 +1,19 @@
-"""Head changes made durable: one sync for all that came while the last one was under way.
+"""Heads cosigned and made durable: one trip to the disk for all that came during the last one.
 
-The store is owned by the event loop's thread; only its syncs, and reopening it after a failure,
-run in the executor. What is written and not yet synced is never shown.
+The store is read in the event loop's thread; signing, writing, syncing, and reopening it after a
+failure run in the executor, one at a time. What is not yet synced is never shown.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 
+from tlog.notes import NoteSignature
 from tlog.store import StoreError
 from tlog.store.heads import Swap
 from tlog.witness.errors import Unavailable
@@ -19,9 +21,37 @@ from tlog.witness.errors import Unavailable
 RECOVERY_PAUSE: Final = 1.0
 """Least seconds between two attempts to reopen a store that failed."""
 
-_Waiting = tuple[Swap, asyncio.Future[bool]]
-
 _logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigned:
+    """A head with its cosignatures: what is recorded and, when that is durable, what is answered.
+
+    Attributes:
+        head: as the store keeps it.
+        cosignatures: of it.
+    """
+
+    head: bytes
+    cosignatures: list[NoteSignature]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A new head for a log, if the stored one still is `expected` (None: if it has none).
+
+    `cosign` makes it, in another thread. Whatever it signs and is not recorded is dropped.
+    """
+
+    origin_hash: bytes
+    expected: bytes | None
+    cosign: Callable[[], Cosigned]
+
+
+# What became of a change: recorded, not as expected, or never cosigned.
+_Outcome = Cosigned | Exception | None
+_Waiting = tuple[Change, asyncio.Future[Cosigned | None]]
 
 
 class Heads(Protocol):
@@ -44,11 +74,11 @@ class Heads(Protocol):
 
 
 class Committer:
-    """Makes swaps durable in groups.
+    """Cosigns heads and makes them durable, in groups.
 
     Args:
         heads: the store; nobody else writes to it.
-        executor: where syncs run.
+        executor: where that is done, of one thread.
         clock: seconds, from any beginning.
     """
 
@@ -60,7 +90,7 @@ class Committer:
         self._clock = clock
         self._waiting: list[_Waiting] = []
         self._task: asyncio.Task[None] | None = None
-        # What was durable before the swaps that are being synced, or whose sync failed.
+        # What was durable before the changes that are being synced, or whose sync failed.
         self._before: dict[bytes, bytes | None] = {}
         self._failure: Unavailable | None = None
         self._retry_at = 0.0
@@ -97,8 +127,8 @@ class Committer:
         except StoreError as error:
             raise Unavailable(f"the witness's store cannot be read: {error}") from None
 
-    async def swap(self, swap: Swap) -> bool:
-        """Replace a head; True once that is durable, False if the head was not as expected.
+    async def commit(self, change: Change) -> Cosigned | None:
+        """Cosign and record a head; it, once that is durable, or None if another was expected.
 
         Not to be cancelled: the caller could not know what became of it.
 
@@ -106,8 +136,8 @@ class Committer:
             Unavailable: it is not known to be durable.
         """
         self._check()
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append((swap, future))
+        future: asyncio.Future[Cosigned | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((change, future))
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="witness-commits")
         return await future
@@ -149,12 +179,14 @@ class Committer:
             self._task = None
 
     async def _commit(self, group: list[_Waiting]) -> None:
+        changes = [change for change, _ in group]
         try:
             self._check()
-            swaps = [swap for swap, _ in group]
-            self._before = {swap.origin_hash: self._heads.get(swap.origin_hash) for swap in swaps}
-            done = self._heads.swap(swaps)
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._heads.sync)
+            self._before = {each.origin_hash: self._heads.get(each.origin_hash) for each in changes}
+            loop = asyncio.get_running_loop()
+            # One trip for all of it: going to another thread and back costs as much as two
+            # Ed25519 signatures.
+            outcomes = await loop.run_in_executor(self._executor, self._record, changes)
         except (StoreError, Unavailable) as error:
             if isinstance(error, StoreError):
                 self._fail(error)
@@ -167,9 +199,32 @@ class Committer:
             raise
         else:
             self._before.clear()
-            for (_, future), was_done in zip(group, done, strict=True):
-                if not future.done():
-                    future.set_result(was_done)
+            for (_, future), outcome in zip(group, outcomes, strict=True):
+                if future.done():
+                    continue
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
+
+    def _record(self, changes: Sequence[Change]) -> list[_Outcome]:
+        """In the executor: sign, write, sync.
+
+        Raises:
+            StoreError: none of it is known to be durable.
+        """
+        outcomes = [_cosigned(change) for change in changes]
+        swaps = {
+            number: Swap(change.origin_hash, change.expected, outcome.head)
+            for number, (change, outcome) in enumerate(zip(changes, outcomes, strict=True))
+            if isinstance(outcome, Cosigned)
+        }
+        done = self._heads.swap(list(swaps.values()))
+        self._heads.sync()
+        for number, was_done in zip(swaps, done, strict=True):
+            if not was_done:
+                outcomes[number] = None
+        return outcomes
 
     def _check_readable(self) -> None:
         # After a failure, what was durable before it can be read until the store is reopened.
@@ -183,6 +238,13 @@ class Committer:
     def _fail(self, error: BaseException) -> None:
         self._failure = Unavailable(f"the witness's store refused to write: {error}")
         _logger.error("the witness cannot record heads", reason=str(error))
+
+
+def _cosigned(change: Change) -> _Outcome:
+    try:
+        return change.cosign()
+    except Exception as error:  # noqa: BLE001  (it is that caller's alone, who gets it)
+        return error
 
 
 def _refuse(group: Sequence[_Waiting], message: str) -> None:

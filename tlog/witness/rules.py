@@ -20,8 +20,8 @@ from tlog.notes import (
     Subtree,
     VerifiedCheckpoint,
     VerifierKey,
-    open_checkpoint,
     parse_unverified,
+    verify_checkpoint,
 )
 from tlog.notes.codec import shown
 from tlog.witness.errors import BadRequest, BadSignature, SizeConflict, Unprocessable
@@ -47,7 +47,7 @@ def verify(signed: SignedCheckpoint, vkeys: Sequence[VerifierKey]) -> VerifiedCh
     # signature from a trusted key for the origin is present, or a signature line's key name and
     # ID match a trusted key but the signature itself fails to verify".
     try:
-        return open_checkpoint(signed.data, vkeys, origin=signed.checkpoint.origin)
+        return verify_checkpoint(signed, vkeys, origin=signed.checkpoint.origin)
     except NoteError as error:
         raise BadSignature(str(error)) from None
 

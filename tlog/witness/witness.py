@@ -29,9 +29,9 @@ from tlog.notes import (
     cosign_subtree,
 )
 from tlog.notes.codec import shown
-from tlog.store.heads import ORIGIN_HASH_SIZE, HeadStore, Swap
+from tlog.store.heads import ORIGIN_HASH_SIZE, HeadStore
 from tlog.witness import rules
-from tlog.witness.commits import Committer, Heads
+from tlog.witness.commits import Change, Committer, Cosigned, Heads
 from tlog.witness.config import WitnessConfig, load_signers
 from tlog.witness.errors import (
     BadRequest,
@@ -93,7 +93,8 @@ class Witness:
         self._clock = clock
         self._on_inconsistent = on_inconsistent
         self._on_cosigned = on_cosigned
-        # Signing lets go of the GIL, and an ML-DSA-44 signature takes as long as a sync.
+        # Signing lets go of the GIL, and an ML-DSA-44 signature takes as long as a sync. Subtrees
+        # have threads of their own, because nothing of them is recorded.
         self._signing = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="tlog-sign")
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="tlog-heads")
         self._commits = Committer(heads, self._disk, clock=monotonic)
@@ -233,7 +234,9 @@ class Witness:
         # SPEC tlog-witness: "The cosignature format MUST support subtree cosigning. If the
         # cosignature format supports timestamps, the timestamp MUST be zero."
         signers = [s for s in self._signers if s.vkey.algorithm is Algorithm.MLDSA44]
-        return await self._sign(lambda: [cosign_subtree(subtree, s, timestamp=0) for s in signers])
+        return await asyncio.get_running_loop().run_in_executor(
+            self._signing, lambda: [cosign_subtree(subtree, s, timestamp=0) for s in signers]
+        )
 
     def checkpoint(self, origin_hash: bytes) -> bytes:
         """The latest checkpoint cosigned for a log: a note.
@@ -298,14 +301,14 @@ class Witness:
                 return cosignatures
             if stored is None or stored.checkpoint != verified.checkpoint:
                 _charge(self._head_rates, log)
-            head, cosignatures = await self._cosign(log, stored, verified)
+            change = Change(key, expected, self._cosigning(log, stored, verified))
             # SPEC tlog-witness: "The witness MUST persist the new checkpoint before responding."
-            if not await self._commits.swap(Swap(key, expected, head.encode())):
+            if (recorded := await self._commits.commit(change)) is None:
                 # Turns exclude this; were they broken, the store would still not go back.
                 raise Unavailable("the record changed while the checkpoint was cosigned: try again")
             if self._on_cosigned is not None:
                 self._on_cosigned(Head.of(verified))
-            return cosignatures
+            return recorded.cosignatures
 
     def _cosigned_now(
         self, stored: CosignedHead | None, verified: VerifiedCheckpoint
@@ -325,10 +328,10 @@ class Witness:
             return None
         return [signatures[label] for label in ours]
 
-    async def _cosign(
+    def _cosigning(
         self, log: TrustedLog, stored: CosignedHead | None, verified: VerifiedCheckpoint
-    ) -> tuple[CosignedHead, list[NoteSignature]]:
-        """Sign. Nothing of it may leave this module before it is recorded."""
+    ) -> Callable[[], Cosigned]:
+        """What signs. Nothing of it may leave this module before it is recorded."""
         checkpoint = verified.checkpoint
         signatures = rules.verified_signatures(verified)
         # SPEC tlog-witness: "The cosignature MUST NOT omit the timestamp, i.e. the timestamp MUST
@@ -342,11 +345,14 @@ class Witness:
                 signatures += [s for s in stored.signatures() if s.label in trusted]
         wanted = self._vkeys_for(verified)
         signers = [signer for signer in self._signers if signer.vkey in wanted]
-        cosignatures = await self._sign(
-            lambda: [cosign(checkpoint, signer, timestamp=timestamp) for signer in signers]
-        )
-        head = CosignedHead.of(checkpoint, (*signatures, *cosignatures), timestamp=timestamp)
-        return head, cosignatures
+
+        def cosigned() -> Cosigned:
+            cosignatures = [cosign(checkpoint, signer, timestamp=timestamp) for signer in signers]
+            both = (*signatures, *cosignatures)
+            head = CosignedHead.of(checkpoint, both, timestamp=timestamp)
+            return Cosigned(head.encode(), cosignatures)
+
+        return cosigned
 
     def _vkeys_for(self, verified: VerifiedCheckpoint) -> Sequence[VerifierKey]:
         """The keys that cosign this checkpoint: all that can sign what was verified."""
@@ -356,9 +362,6 @@ class Witness:
         if verified.checkpoint.body() == verified.note.text:
             return self.vkeys
         return [vkey for vkey in self.vkeys if vkey.algorithm is Algorithm.MLDSA44]
-
-    async def _sign(self, sign: Callable[[], list[NoteSignature]]) -> list[NoteSignature]:
-        return await asyncio.get_running_loop().run_in_executor(self._signing, sign)
 
     async def _report(
         self, stored: CosignedHead | None, verified: VerifiedCheckpoint, refusal: Refusal
