@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 # Below the usual soft limit of 1024 open files: strangers must leave some for the database, which
 # would halt the log if it could not open a file of its own.
@@ -35,6 +35,34 @@ _UPGRADE = (400, "Bad Request", "a request with a body cannot ask for an upgrade
 
 class _RefusedError(Exception):
     """Stops the parser; `BoundedProtocol._refusal` says why."""
+
+
+class _Answering:
+    """Where uvicorn writes the answer to one request: its head leaves with its body's first piece.
+
+    That is one system call, one packet and one awakening of the peer instead of two.
+    """
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._transport = cycle.transport
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._cycle.response_started and self._head is None:
+            self._head = data
+        else:
+            self._transport.write((self._head or b"") + data)
+            # Not None: what follows is body. Until there is a head, only a 100 Continue was said.
+            self._head = b"" if self._cycle.response_started else None
+
+    def close(self) -> None:
+        if self._head:
+            self.write(b"")
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -144,6 +172,8 @@ class BoundedProtocol(HttpToolsProtocol):
         ):
             self._stop(_UPGRADE)
         super().on_headers_complete()
+        if self.scope["method"] != "HEAD":  # its answer has no body to wait for
+            self.cycle.transport = _Answering(self.cycle)  # type: ignore[assignment]
         if upgrade:
             # What follows is lost on the parser, so the peer must not expect an answer to it.
             self.cycle.keep_alive = False

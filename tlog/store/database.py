@@ -3,7 +3,8 @@
 In DIR: `db/` is the database. A driver is a subclass: it knows its column families and its schema.
 
 Threads: one thread owns the store and calls everything. `sync` alone may run in another thread
-meanwhile. `reopen` may run in another thread while the owner stays away.
+meanwhile, and where a driver says so its writes, one at a time, while the owner only reads.
+`reopen` may run in another thread while the owner stays away.
 
 Failure: after a write or a sync that raised, all writes and syncs are refused until `reopen`.
 """

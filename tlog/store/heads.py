@@ -6,7 +6,7 @@ In DIR/db, a RocksDB database with two column families:
     heads    origin hash (32)    opaque bytes, the latest head of that log
 
 A head changes by compare-and-swap only, so that no race above can roll one back. One sync covers
-every swap before it: many logs share the price of one.
+every swap before it: many logs share the price of one. `swap` may run in another thread, as `sync`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

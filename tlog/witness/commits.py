@@ -64,10 +64,13 @@ class Heads(Protocol):
         """All (origin hash, head)."""
 
     def swap(self, swaps: Sequence[Swap]) -> list[bool]:
-        """Replace the heads that are as expected, atomically; not durable until `sync`."""
+        """Replace the heads that are as expected, atomically; not durable until `sync`.
+
+        In another thread than all but `sync` and `reopen`, one of these three at a time.
+        """
 
     def sync(self) -> None:
-        """Make durable what was swapped in before. In any thread."""
+        """Make durable what was swapped in before."""
 
     def reopen(self) -> None:
         """Start again from what is on the disk."""

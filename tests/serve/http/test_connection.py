@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import re
@@ -11,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from tests.serve.http.served import HOST, Served, read_all
 from tlog.log import Log, LogConfig, LogError, create_log
 from tlog.serve import Logs, http_protocol, http_server
+from tlog.serve.http_listener import http_listener
 
 GET = b"GET /a/checkpoint HTTP/1.1\r\nHost: x\r\n"
 
@@ -307,9 +310,56 @@ async def test_loopback_addresses(tmp_path: Path, host: str) -> None:
 
 
 def test_answers_are_not_delayed(served: Served) -> None:
-    # Head and body are two writes; with Nagle's algorithm each answer would take 40 ms.
+    # Were head and body two writes, with Nagle's algorithm each answer would take 40 ms.
     with served.client() as client:
         started = time.monotonic()
         for _ in range(25):
             client.get("/a/checkpoint")
         assert time.monotonic() - started < 0.7
+
+
+def test_head_and_body_leave_together(served: Served) -> None:
+    with socket.create_connection((HOST, served.port)) as peer:
+        for _ in range(50):
+            peer.sendall(b"GET /a/checkpoint HTTP/1.1\r\nHost: log\r\n\r\n")
+            head, _, body = peer.recv(65536).partition(b"\r\n\r\n")
+            assert f"content-length: {len(body)}".encode() in head
+            assert body.startswith(b"example.com/a\n")
+
+
+async def _reads_then_breaks_off(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers what it was sent; but only the head of the answer to "die"."""
+    body = (await receive())["body"]
+    length = str(len(body)).encode()
+    headers = [(b"content-length", length)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if body == b"die":
+        raise RuntimeError("between head and body")
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _until_closed(request: bytes) -> bytes:
+    async with http_listener(_reads_then_breaks_off, f"{HOST}:0") as port:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        writer.write(request)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    return answer
+
+
+async def test_a_head_without_its_body_is_still_sent() -> None:
+    answer = await _until_closed(b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\ndie")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_a_client_that_waits_to_be_asked_for_the_body() -> None:
+    answer = await _until_closed(
+        b"POST / HTTP/1.1\r\nContent-Length: 4\r\nExpect: 100-continue\r\n"
+        b"Connection: close\r\n\r\nbody"
+    )
+    asked, _, answer = answer.partition(b"\r\n\r\n")
+    assert asked == b"HTTP/1.1 100 Continue"
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert body == b"body"
