@@ -19,7 +19,7 @@ from tests.witness.support import (
     a_witness,
     times_of,
 )
-from tlog.notes import parse_unverified
+from tlog.notes import Checkpoint, NoteSignature, Signer, cosign, parse_unverified
 from tlog.store import StoreError, StoreFull
 from tlog.store.heads import HeadStore, Swap
 from tlog.witness import (
@@ -195,6 +195,36 @@ async def test_many_logs_share_a_sync(tmp_path: Path, heads: GatedHeads) -> None
         for log, cosignatures in zip(logs, await asyncio.gather(*requests), strict=True):
             times_of(log.note(3), cosignatures)
         assert heads.syncs <= 5
+    heads.close()
+
+
+async def test_a_key_that_cannot_sign_fails_its_own_request(
+    tmp_path: Path, heads: GatedHeads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though others are signed and recorded with it, in one trip."""
+    ill, well = SomeLog("log.example/ill"), SomeLog("log.example/well")
+
+    def cosign_some(checkpoint: Checkpoint, signer: Signer, *, timestamp: int) -> NoteSignature:
+        if checkpoint.origin == ill.origin:
+            raise RuntimeError("no randomness")
+        return cosign(checkpoint, signer, timestamp=timestamp)
+
+    monkeypatch.setattr("tlog.witness.witness.cosign", cosign_some)
+    async with a_witness(tmp_path, LOG, ill, well, heads=heads) as witness:
+        heads.gate.clear()
+        first = asyncio.create_task(witness.add_checkpoint(*LOG.request(0, 5)))
+        await arrived(heads)
+        failing = asyncio.create_task(witness.add_checkpoint(*ill.request(0, 5)))
+        others = asyncio.create_task(witness.add_checkpoint(*well.request(0, 5)))
+        await asyncio.sleep(0.05)
+        heads.gate.set()
+        times_of(LOG.note(5), await first)
+        with pytest.raises(RuntimeError, match="no randomness"):
+            await failing
+        times_of(well.note(5), await others)
+        assert heads.syncs == 2
+        assert heads.get(hash_origin(ill.origin)) is None
+        assert witness.failure is None
     heads.close()
 
 
