@@ -17,6 +17,7 @@ from tests.cli.conftest import Run
 from tests.support import running_server
 from tlog.audit import Draft
 from tlog.audit.tenancy import recording
+from tlog.client import Client, MemoryState, VerificationError
 from tlog.log import Log, LogConfig, create_log
 
 SHOP = signer_of("shop", 1)
@@ -82,6 +83,24 @@ def test_a_case_from_the_server_to_the_verdict(run: Run, served: Kept, tmp_path:
     assert "disclosed of subject 1: id: alice@example.com" in text
     assert "hidden of subject 1: at most 1 claims" in text
     assert "verified: 2 records of example.com/records" in text
+
+
+def test_a_client_holds_a_package_against_what_it_has_seen(
+    run: Run, served: Kept, kept: tuple[Kept, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "case.zip"
+    words = ("evidence", "--entry", 1, "--purpose", "audit", "-o", file)
+    assert run(*words).code == 0
+    old = file.read_bytes()
+    policy = served.policy.read_bytes()
+    with Client(kept[1], policy=policy, state=MemoryState()) as client:
+        # It has seen a later head, and has the server prove that this one came before.
+        assert run(*words, "--force").code == 0
+        new = client.evidence(file.read_bytes(), service=served.service)
+        assert client.evidence(old).head.checkpoint.size < new.head.checkpoint.size
+        assert (new.service_known, len(new.chosen())) == (True, 1)
+        with pytest.raises(VerificationError, match="evidence check failed"):
+            client.evidence(old[:-1])
 
 
 def test_json_and_what_is_not_there(run: Run, served: Kept, tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from cryptography import x509
+
+from tlog.audit.evidence_check import Verdict
 from tlog.client.aio import AsyncClient
 from tlog.client.batcher import Item, Limits, Pump, Send
 from tlog.client.errors import ClientError
@@ -226,6 +229,18 @@ class Client:
     def log_status(self) -> LogStatus:
         """See `AsyncClient.log_status`."""
         return self._thread.run(self._client.log_status())
+
+    def evidence(
+        self,
+        package: bytes,
+        *,
+        service: str | VerifierKey | None = None,
+        tsa_roots: Sequence[x509.Certificate] = (),
+    ) -> Verdict:
+        """See `AsyncClient.evidence`."""
+        return self._thread.run(
+            self._client.evidence(package, service=service, tsa_roots=tsa_roots)
+        )
 
     def _iterate(self, source: AsyncGenerator[T, None]) -> Iterator[T]:
         """Give what an asynchronous generator gives; it runs no further than is asked for."""
