@@ -128,3 +128,38 @@ def test_a_report_that_fails_leaves_the_file_as_it_was(
     missing = tmp_path / "no" / "metrics.html"
     result = run("report", "--server", office, "--year", "2026", "-o", missing)
     assert (result.code, "No such file" in result.err) == (1, True)
+
+
+def test_an_export_to_a_file(run: Run, office: str, tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    words = ("export", "--server", office, "--purpose", "audit", "--type", "request.received")
+    result = run(*words, "--format", "ocsf", "-o", file, "--json")
+    assert json.loads(result.out) == {"output": str(file), "records": 4}
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {line["class_uid"] for line in lines} == {3004}
+    assert file.stat().st_mode & 0o777 == 0o600
+    result = run(*words, "--request", "R-new")
+    assert (len(result.out.splitlines()), result.err) == (2, "1 records\n")
+    disclosed = run(*words, "--disclose", "all", "--recipient", "Agency", "--format", "jsonl")
+    assert disclosed.out.count(b"alice@example.com") == 4
+    assert b"alice" not in run(*words, "--disclose", "none", "--format", "jsonl").out
+
+
+def test_an_export_that_is_not_made(
+    run: Run, office: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "out.csv"
+    file.write_text("of yesterday")
+    words = ("export", "--server", office, "-o", file)
+    assert "what for? Give --purpose" in run(*words).err
+    monkeypatch.setenv("TLOG_PURPOSE", "audit")
+    for more, says, code in (
+        (["--disclose", "all"], "who gets it? Give --recipient", 2),
+        (["--disclose", "all", "--disclose", "none", "--recipient", "x"], "and something else", 2),
+        (["--since", "yesterday"], "since: not a time of RFC 3339", 1),
+        (["--disclose", "all", "--recipient", "a@example.com"], "recipient: it seems to hold", 1),
+    ):
+        result = run(*words, *more)
+        assert (result.code, says in result.err) == (code, True), result.err
+    assert file.read_text() == "of yesterday"
+    assert list(tmp_path.iterdir()) == [file]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
+import getpass
 import io
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.audit.tenant import tenant
+from tests.audit.tenant import tenant, types, values
 from tests.audit.test_docket import draft
 from tests.serve.test_log_service import details_of
 from tlog.audit import Draft
 from tlog.audit import report as report_module
 from tlog.audit.calendar import Calendar
 from tlog.audit.deadlines import Terms
+from tlog.audit.exporting import Piece, export
 from tlog.audit.records import Records
+from tlog.client import VerificationError
+from tlog.client.reports import Reports
 from tlog.log import Log, LogConfig, create_log
 from tlog.serve import Logs, grpc_server
 from tlog.v1 import reports_pb2 as pb
@@ -252,3 +256,118 @@ async def test_a_report_holds_up_no_record(tmp_path: Path, monkeypatch: pytest.M
         assert not making.done()
         go_on.set()
         assert await making
+
+
+# ---- exports ----
+
+
+async def exported(stub: Any, **settings: Any) -> bytes:
+    asked: dict[str, Any] = {
+        "log": "records",
+        "purpose": "audit",
+        "format": pb.EXPORT_FORMAT_JSONL,
+    }
+    request = pb.ExportRequest(**(asked | settings))
+    pieces = [piece async for piece in stub.Export(request)]
+    assert (pieces[-1].done, {piece.total for piece in pieces}) == (
+        pieces[-1].total,
+        {pieces[-1].total},
+    )
+    return b"".join(piece.data for piece in pieces)
+
+
+async def test_an_export_is_recorded_with_the_local_user(tmp_path: Path) -> None:
+    async with served(tmp_path) as (stub, records):
+        for number in range(3):
+            await records.record(receipt(f"R-{number}", number))
+        since = (datetime.now(UTC) - timedelta(days=1, hours=1)).isoformat()
+        chosen = {"types": ["request.received"], "since": since}
+        disclosed = {"recipient": "Agency", "disclose": ["subject.id"], "request_id": "R-9"}
+        data = await exported(stub, **chosen, **disclosed)
+        assert [json.loads(line)["claims"]["request_id"] for line in data.splitlines()] == [
+            "R-0",
+            "R-1",
+        ]
+        last = records.log.sequencer.edge.size - 1
+        assert types(records, last) == ["log.exported"]
+        assert values(records, last)[0]["actor"] == {
+            "id": getpass.getuser(),
+            "kind": "local_user",
+        }
+        assert records.read(last).payload["request_id"] == "R-9"
+        by: list[tuple[dict[str, Any], int]] = [
+            ({"of_request": "R-2"}, 1),
+            ({"subject": "alice@example.com"}, 4),  # and that of the export
+            ({"producer": "shop"}, 0),
+            ({"outcome": "denied"}, 0),
+            ({"until": since, "types": ["request.received"]}, 1),
+        ]
+        for selection, count in by:
+            assert len((await exported(stub, **selection)).splitlines()) == count
+
+
+async def test_a_large_export_comes_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(tmp_path) as (stub, records):
+        for number in range(40):
+            await records.record(receipt(f"R-{number}", 0))
+        monkeypatch.setattr("tlog.serve.report_service._PIECE", 1000)
+        monkeypatch.setattr("tlog.audit.exporting.WINDOW", 16)
+        data = await exported(stub, types=["request.received"])
+        assert len(data.splitlines()) == 40
+        assert len(data) > 10_000
+
+
+BAD_EXPORTS: list[tuple[dict[str, Any], str]] = [
+    ({"format": 0}, "format"),
+    ({"format": 9}, "format"),
+    ({"purpose": ""}, "purpose"),
+    ({"purpose": "about alice@example.com"}, "purpose"),
+    ({"request_id": "x" * 129}, "request_id"),
+    ({"disclose_all": True}, "recipient"),
+    ({"disclose": ["actor"], "recipient": " "}, "recipient"),
+    ({"disclose_all": True, "recipient": "bob@example.com"}, "recipient"),
+    ({"disclose": ["x"] * 65, "recipient": "Agency"}, "disclose"),
+    ({"disclose": [""], "recipient": "Agency"}, "disclose"),
+    ({"types": ["x"] * 257}, "types"),
+    ({"since": "yesterday"}, "since"),
+    ({"until": "2026-01-01T00:00:00"}, "until"),
+]
+
+
+async def test_an_export_that_is_refused_gives_nothing_out(tmp_path: Path) -> None:
+    async with served(tmp_path) as (stub, records):
+        await records.record(receipt("R-1", 0))
+        size = records.log.sequencer.edge.size
+        for settings, field in BAD_EXPORTS:
+            error = await refused(exported(stub, **settings))
+            assert error.code() is Code.INVALID_ARGUMENT, settings
+            assert field_of(error) == field
+        assert (await refused(exported(stub, log="plain"))).code() is Code.NOT_FOUND
+        assert records.log.sequencer.edge.size == size
+
+
+async def test_a_client_sees_that_an_export_is_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cut(*args: Any) -> AsyncGenerator[Piece, None]:
+        async for piece in export(*args):
+            yield Piece(piece.data, piece.done - 1, piece.total)
+
+    written: list[bytes] = []
+    async with (
+        tenant(tmp_path) as records,
+        grpc_server(Logs([records.log]), "127.0.0.1:0", records={"records": records}) as port,
+        Reports(f"127.0.0.1:{port}") as client,
+    ):
+        told: list[tuple[int, int | None]] = []
+        count = await client.export(
+            written.append,
+            format="cloudevents",
+            purpose="audit",
+            progress=lambda done, total: told.append((done, total)),
+        )
+        assert (count, told[-1]) == (2, (2, 2))
+        assert len(json.loads(b"".join(written))) == 2
+        monkeypatch.setattr("tlog.serve.report_service.export", cut)
+        with pytest.raises(VerificationError, match="2 of 3 records came"):
+            await client.export(written.append, format="csv", purpose="audit")

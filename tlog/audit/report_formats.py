@@ -105,7 +105,7 @@ def to_csv(report: Report) -> str:
     for population, kind, name, figure in _rows(report):
         row = [population, kind, name, "" if figure.value is None else str(figure.value)]
         cells = [str(report.year), str(report.size), only, *row, ranges(figure.entries)]
-        writer.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells])
+        writer.writerow([safe_cell(cell) for cell in cells])
     return out.getvalue()
 
 
@@ -140,6 +140,11 @@ def to_html(report: Report) -> str:
             "</body></html>\n",
         ]
     )
+
+
+def safe_cell(cell: str) -> str:
+    """A cell of CSV that no spreadsheet takes for a formula: an apostrophe stands before one."""
+    return f"'{cell}" if cell.lstrip(" \n").startswith(_FORMULA) else cell
 
 
 def ranges(entries: Sequence[int]) -> str:

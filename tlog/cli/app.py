@@ -18,6 +18,7 @@ from tlog.cli.entries import entries
 from tlog.cli.erase import erase
 from tlog.cli.errors import Exit, exit_code, one_line
 from tlog.cli.evidence import evidence
+from tlog.cli.export import export
 from tlog.cli.fsck import fsck
 from tlog.cli.hold import hold
 from tlog.cli.init import init
@@ -69,7 +70,7 @@ for _verb in (
     *(init, serve, append, checkpoint, prove, verify, entries, logs),
     *(log, audit, monitor, fsck, witness),
     *(mirror, records),
-    *(requests, report, evidence),
+    *(requests, report, export, evidence),
     *(erase, approve, hold),
     completion,
 ):

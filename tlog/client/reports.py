@@ -6,18 +6,19 @@ reckons again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from tlog.client.errors import ClientError, printable
+from tlog.client.errors import ClientError, VerificationError, printable
 from tlog.client.transport import Transport
 from tlog.v1 import reports_pb2 as pb
 
 Status = Literal["met", "due", "at risk", "late", "waiting", "not applicable", ""]
 """How a deadline stands."""
 ReportFormat = Literal["json", "csv", "html"]
+ExportFormat = Literal["csv", "jsonl", "ocsf", "cloudevents"]
 CountedBy = Literal["received", "answered"]
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["ReportService"].full_name
@@ -34,6 +35,12 @@ _FORMATS = {
     "json": pb.REPORT_FORMAT_JSON,
     "csv": pb.REPORT_FORMAT_CSV,
     "html": pb.REPORT_FORMAT_HTML,
+}
+_EXPORTS = {
+    "csv": pb.EXPORT_FORMAT_CSV,
+    "jsonl": pb.EXPORT_FORMAT_JSONL,
+    "ocsf": pb.EXPORT_FORMAT_OCSF,
+    "cloudevents": pb.EXPORT_FORMAT_CLOUDEVENTS,
 }
 _COUNTED_BY = {"received": pb.COUNTED_BY_RECEIVED, "answered": pb.COUNTED_BY_ANSWERED}
 
@@ -169,6 +176,59 @@ class Reports:
         async with aclosing(answers):
             async for answer in answers:
                 yield answer.data
+
+    async def export(
+        self,
+        write: Callable[[bytes], object],
+        *,
+        format: ExportFormat,  # noqa: A002  (as the option is called)
+        purpose: str,
+        request_id: str = "",
+        recipient: str = "",
+        disclose: Sequence[str] = (),
+        disclose_all: bool = False,
+        progress: Callable[[int, int | None], None] = lambda done, total: None,
+        **selection: str | Sequence[str],
+    ) -> int:
+        """Have records given out; see `ExportRequest` in reports.proto.
+
+        Args:
+            write: gets the bytes.
+            format: how they are written.
+            purpose: what it is for; it is recorded, with who asked.
+            request_id: the request it is for, if it is for one.
+            recipient: who gets it; needed if anything is disclosed.
+            disclose: names of personal claims that are shown.
+            disclose_all: show all that can be opened.
+            progress: is told how many records have come, and how many there are.
+            selection: subject, types, of_request, producer, outcome, since, until.
+
+        Returns:
+            How many records there were.
+        """
+        request = pb.ExportRequest(
+            log=self._log,
+            purpose=purpose,
+            request_id=request_id,
+            format=_EXPORTS[format],
+            recipient=recipient,
+            disclose=disclose,
+            disclose_all=disclose_all,
+            **selection,  # type: ignore[arg-type]
+        )
+        done = total = -1
+        answers = self._open().messages(
+            "Export", request, pb.ExportResponse, patience=self._timeout
+        )
+        async with aclosing(answers):
+            async for answer in answers:
+                write(answer.data)
+                total = answer.total
+                done = max(done, answer.done)
+                progress(done, total)
+        if total < 0 or done != total:
+            raise VerificationError("message", f"{max(done, 0)} of {max(total, 0)} records came")
+        return total
 
     def _open(self) -> Transport:
         if self._transport is None:

@@ -13,7 +13,7 @@ from tlog.serve.handlers import generic_handler
 from tlog.serve.log_service import LogService
 from tlog.serve.logs import Logs
 from tlog.serve.order_service import ORDER_REFUSALS, OrderService, order_status
-from tlog.serve.report_service import ReportService
+from tlog.serve.report_service import REPORT_REFUSALS, ReportService, report_status
 from tlog.serve.tenants import Tenants
 from tlog.v1 import audit_pb2, evidence_pb2, log_pb2, orders_pb2, reports_pb2
 
@@ -54,7 +54,12 @@ def grpc_server(
         {
             _LOGS.full_name: generic_handler(_LOGS, service),
             _RECORDS.full_name: generic_handler(_RECORDS, audit, status_of=audit_status),
-            _REPORTS.full_name: generic_handler(_REPORTS, ReportService(tenants)),
+            _REPORTS.full_name: generic_handler(
+                _REPORTS,
+                ReportService(tenants),
+                refusals=REPORT_REFUSALS,
+                status_of=report_status,
+            ),
             _ORDERS.full_name: generic_handler(
                 _ORDERS, orders, refusals=ORDER_REFUSALS, status_of=order_status
             ),

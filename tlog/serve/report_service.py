@@ -1,6 +1,7 @@
-"""ReportService: what the law asks to be known of requests, from public claims. No rules live here.
+"""ReportService: requests, reports and exports. No rules live here.
 
-Whoever may ask the server may ask this without a purpose: no personal data is opened for it.
+Whoever may ask the server may ask for requests and reports without a purpose: no personal data is
+opened for them. An export has one, and is recorded.
 """
 
 from __future__ import annotations
@@ -8,14 +9,24 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from tlog.audit import AuditError
+import grpc
+
+from tlog.audit import AuditError, EventRefused
 from tlog.audit.calendar import FIRST_YEAR, LAST_YEAR, day_of
+from tlog.audit.export_formats import Format
+from tlog.audit.exporting import Disclosing, Order, Selection, export
+from tlog.audit.reading import Access
 from tlog.audit.report import CountedBy, make_report
 from tlog.audit.report_formats import to_csv, to_html, to_json
+from tlog.audit.times import parse_time
+from tlog.audit.vault import VaultDamaged
 from tlog.log import InvalidRequest, Unavailable
+from tlog.serve.callers import caller_of
+from tlog.serve.errors import REFUSALS, rich_status
 from tlog.serve.handlers import Context
 from tlog.serve.tenants import Tenants
 from tlog.v1 import reports_pb2 as pb
@@ -29,6 +40,14 @@ _PAGE: Final = 100
 # Names in a filter; there are no more types of requests, and no more states and countries.
 _MAX_NAMES: Final = 256
 _PIECE: Final = 1 << 16
+_MAX_DISCLOSED: Final = 64
+_FORMATS: Final = {
+    pb.EXPORT_FORMAT_CSV: Format.CSV,
+    pb.EXPORT_FORMAT_JSONL: Format.JSONL,
+    pb.EXPORT_FORMAT_OCSF: Format.OCSF,
+    pb.EXPORT_FORMAT_CLOUDEVENTS: Format.CLOUDEVENTS,
+}
+REPORT_REFUSALS: Final = (*REFUSALS, AuditError)
 _DAYS: Final = re.compile(r"-?[0-9]{1,10}")
 
 
@@ -93,6 +112,49 @@ class ReportService:
         data = await asyncio.to_thread(made)
         for start in range(0, len(data), _PIECE):
             await context.write(pb.MakeReportResponse(data=data[start : start + _PIECE]))
+
+    async def Export(self, request: pb.ExportRequest, context: Context) -> None:
+        records = self._tenants.get(request.log)
+        access = Access(caller_of(context), request.purpose, request.request_id)
+        order = _order(request)
+        async with aclosing(export(records, access, order)) as pieces:
+            async for piece in pieces:
+                for start in range(0, max(len(piece.data), 1), _PIECE):
+                    data = piece.data[start : start + _PIECE]
+                    last = start + _PIECE >= len(piece.data)
+                    done = piece.done if last else 0
+                    await context.write(pb.ExportResponse(data=data, done=done, total=piece.total))
+
+
+def _order(request: pb.ExportRequest) -> Order:
+    form = _FORMATS.get(request.format)
+    if form is None:
+        raise InvalidRequest("CSV, JSON Lines, OCSF or CloudEvents", field="format")
+    _check_names("types", request.types)
+    if len(request.disclose) > _MAX_DISCLOSED or not all(
+        1 <= len(n) <= 80 for n in request.disclose
+    ):
+        raise InvalidRequest(f"at most {_MAX_DISCLOSED} names of claims", field="disclose")
+    selection = Selection(
+        subject=request.subject,
+        types=frozenset(request.types),
+        request_id=request.of_request,
+        producer=request.producer,
+        outcome=request.outcome,
+        since=parse_time(request.since, field="since") if request.since else None,
+        until=parse_time(request.until, field="until") if request.until else None,
+    )
+    disclosing = Disclosing(frozenset(request.disclose), everything=request.disclose_all)
+    return Order(selection, disclosing, form, request.recipient)
+
+
+def report_status(error: Exception) -> grpc.Status:
+    """A refusal in gRPC."""
+    if isinstance(error, VaultDamaged):
+        return rich_status(error, grpc.StatusCode.DATA_LOSS)
+    if isinstance(error, EventRefused):
+        return rich_status(InvalidRequest(str(error), field=error.field))
+    return rich_status(error)
 
 
 def _check(request: pb.ListRequestsRequest) -> None:

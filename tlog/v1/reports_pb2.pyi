@@ -111,6 +111,38 @@ REPORT_FORMAT_HTML: ReportFormat.ValueType  # 3
 """One page, without a script and with nothing to be fetched."""
 Global___ReportFormat: _TypeAlias = ReportFormat  # noqa: Y015
 
+class _ExportFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExportFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExportFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPORT_FORMAT_UNSPECIFIED: _ExportFormat.ValueType  # 0
+    """Not said."""
+    EXPORT_FORMAT_CSV: _ExportFormat.ValueType  # 1
+    """RFC 4180, one row for each record."""
+    EXPORT_FORMAT_JSONL: _ExportFormat.ValueType  # 2
+    """One JSON object a line."""
+    EXPORT_FORMAT_OCSF: _ExportFormat.ValueType  # 3
+    """One event of OCSF 1.3.0 a line."""
+    EXPORT_FORMAT_CLOUDEVENTS: _ExportFormat.ValueType  # 4
+    """One batch of CloudEvents 1.0 in JSON."""
+
+class ExportFormat(_ExportFormat, metaclass=_ExportFormatEnumTypeWrapper):
+    """ExportFormat is how records are written."""
+
+EXPORT_FORMAT_UNSPECIFIED: ExportFormat.ValueType  # 0
+"""Not said."""
+EXPORT_FORMAT_CSV: ExportFormat.ValueType  # 1
+"""RFC 4180, one row for each record."""
+EXPORT_FORMAT_JSONL: ExportFormat.ValueType  # 2
+"""One JSON object a line."""
+EXPORT_FORMAT_OCSF: ExportFormat.ValueType  # 3
+"""One event of OCSF 1.3.0 a line."""
+EXPORT_FORMAT_CLOUDEVENTS: ExportFormat.ValueType  # 4
+"""One batch of CloudEvents 1.0 in JSON."""
+Global___ExportFormat: _TypeAlias = ExportFormat  # noqa: Y015
+
 @_typing.final
 class ListRequestsRequest(_message.Message):
     """ListRequestsRequest says which requests to tell of. What is empty leaves none out."""
@@ -409,3 +441,117 @@ class MakeReportResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MakeReportResponse: _TypeAlias = MakeReportResponse  # noqa: Y015
+
+@_typing.final
+class ExportRequest(_message.Message):
+    """ExportRequest says which records are given out, and what of them is disclosed. What is empty leaves
+    no record out.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    RECIPIENT_FIELD_NUMBER: _builtins.int
+    DISCLOSE_FIELD_NUMBER: _builtins.int
+    DISCLOSE_ALL_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    OF_REQUEST_FIELD_NUMBER: _builtins.int
+    PRODUCER_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    log: _builtins.str
+    """Name of the log; empty when the server holds only one."""
+    purpose: _builtins.str
+    """What it is for; it is recorded with who asked. At most 256 characters, nobody's name."""
+    request_id: _builtins.str
+    """The request that it is exported for, if it is for one."""
+    format: Global___ExportFormat.ValueType
+    """How it is written."""
+    recipient: _builtins.str
+    """Who gets it, to be told of a later erasure; needed if anything is disclosed. At most 256
+    characters; public.
+    """
+    disclose_all: _builtins.bool
+    """Disclose all that can be opened."""
+    subject: _builtins.str
+    """Records about this subject."""
+    of_request: _builtins.str
+    """Records of this request."""
+    producer: _builtins.str
+    """Records of this producer."""
+    outcome: _builtins.str
+    """Records with this outcome."""
+    since: _builtins.str
+    """Records of what happened then or later, as their producers say: a time of RFC 3339."""
+    until: _builtins.str
+    """Records of what happened before, as their producers say: a time of RFC 3339."""
+    @_builtins.property
+    def disclose(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Disclose the personal claims of these names, and `subject.NAME` of those about a subject; at
+        most 64.
+        """
+
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Records of these types, at most 256."""
+
+    def __init__(
+        self,
+        *,
+        log: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        format: Global___ExportFormat.ValueType = ...,
+        recipient: _builtins.str = ...,
+        disclose: _abc.Iterable[_builtins.str] | None = ...,
+        disclose_all: _builtins.bool = ...,
+        subject: _builtins.str = ...,
+        types: _abc.Iterable[_builtins.str] | None = ...,
+        of_request: _builtins.str = ...,
+        producer: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        since: _builtins.str = ...,
+        until: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disclose", b"disclose", "disclose_all", b"disclose_all", "format", b"format", "log", b"log", "of_request", b"of_request", "outcome", b"outcome", "producer", b"producer", "purpose", b"purpose", "recipient", b"recipient", "request_id", b"request_id", "since", b"since", "subject", b"subject", "types", b"types", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportRequest: _TypeAlias = ExportRequest  # noqa: Y015
+
+@_typing.final
+class ExportResponse(_message.Message):
+    """ExportResponse is a piece of an export."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next bytes of it, in UTF-8."""
+    done: _builtins.int
+    """How many records are given out by now. What ends before `total` is not whole."""
+    total: _builtins.int
+    """How many there are."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        done: _builtins.int = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "done", b"done", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportResponse: _TypeAlias = ExportResponse  # noqa: Y015

@@ -26,9 +26,11 @@ if _version_not_supported:
 
 
 class ReportServiceStub:
-    """ReportService answers from the public claims of the records alone. So it shows nothing personal,
-    needs no purpose, and its answers outlive every erasure. Refusals carry google.rpc details, as
-    those of LogService do.
+    """ReportService tells of requests, and gives records out. Refusals carry google.rpc details, as those
+    of LogService do.
+
+    Requests and reports are read from the public claims of the records alone: they show nothing
+    personal, need no purpose, and outlive every erasure.
     """
 
     def __init__(self, channel):
@@ -47,12 +49,19 @@ class ReportServiceStub:
                 request_serializer=tlog_dot_v1_dot_reports__pb2.MakeReportRequest.SerializeToString,
                 response_deserializer=tlog_dot_v1_dot_reports__pb2.MakeReportResponse.FromString,
                 _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/tlog.v1.ReportService/Export',
+                request_serializer=tlog_dot_v1_dot_reports__pb2.ExportRequest.SerializeToString,
+                response_deserializer=tlog_dot_v1_dot_reports__pb2.ExportResponse.FromString,
+                _registered_method=True)
 
 
 class ReportServiceServicer:
-    """ReportService answers from the public claims of the records alone. So it shows nothing personal,
-    needs no purpose, and its answers outlive every erasure. Refusals carry google.rpc details, as
-    those of LogService do.
+    """ReportService tells of requests, and gives records out. Refusals carry google.rpc details, as those
+    of LogService do.
+
+    Requests and reports are read from the public claims of the records alone: they show nothing
+    personal, need no purpose, and outlive every erasure.
     """
 
     def ListRequests(self, request, context):
@@ -64,6 +73,14 @@ class ReportServiceServicer:
 
     def MakeReport(self, request, context):
         """MakeReport counts the requests of a year by 11 CCR 7102, with the entries behind each figure.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Export(self, request, context):
+        """Export gives records out in the format of another program. It is recorded, with its purpose and
+        who asked, before the first byte; and under each subject whose data is in it, before any of that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,6 +99,11 @@ def add_ReportServiceServicer_to_server(servicer, server):
                     request_deserializer=tlog_dot_v1_dot_reports__pb2.MakeReportRequest.FromString,
                     response_serializer=tlog_dot_v1_dot_reports__pb2.MakeReportResponse.SerializeToString,
             ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=tlog_dot_v1_dot_reports__pb2.ExportRequest.FromString,
+                    response_serializer=tlog_dot_v1_dot_reports__pb2.ExportResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tlog.v1.ReportService', rpc_method_handlers)
@@ -91,9 +113,11 @@ def add_ReportServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ReportService:
-    """ReportService answers from the public claims of the records alone. So it shows nothing personal,
-    needs no purpose, and its answers outlive every erasure. Refusals carry google.rpc details, as
-    those of LogService do.
+    """ReportService tells of requests, and gives records out. Refusals carry google.rpc details, as those
+    of LogService do.
+
+    Requests and reports are read from the public claims of the records alone: they show nothing
+    personal, need no purpose, and outlive every erasure.
     """
 
     @staticmethod
@@ -140,6 +164,33 @@ class ReportService:
             '/tlog.v1.ReportService/MakeReport',
             tlog_dot_v1_dot_reports__pb2.MakeReportRequest.SerializeToString,
             tlog_dot_v1_dot_reports__pb2.MakeReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tlog.v1.ReportService/Export',
+            tlog_dot_v1_dot_reports__pb2.ExportRequest.SerializeToString,
+            tlog_dot_v1_dot_reports__pb2.ExportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,9 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ReportServiceStub:
-    """ReportService answers from the public claims of the records alone. So it shows nothing personal,
-    needs no purpose, and its answers outlive every erasure. Refusals carry google.rpc details, as
-    those of LogService do.
+    """ReportService tells of requests, and gives records out. Refusals carry google.rpc details, as those
+    of LogService do.
+
+    Requests and reports are read from the public claims of the records alone: they show nothing
+    personal, need no purpose, and outlive every erasure.
     """
 
     @_typing.overload
@@ -40,12 +42,18 @@ class ReportServiceStub:
     """ListRequests tells of the open requests, the most urgent first, how their deadlines stand."""
     MakeReport: _grpc.UnaryStreamMultiCallable[_reports_pb2.MakeReportRequest, _reports_pb2.MakeReportResponse]
     """MakeReport counts the requests of a year by 11 CCR 7102, with the entries behind each figure."""
+    Export: _grpc.UnaryStreamMultiCallable[_reports_pb2.ExportRequest, _reports_pb2.ExportResponse]
+    """Export gives records out in the format of another program. It is recorded, with its purpose and
+    who asked, before the first byte; and under each subject whose data is in it, before any of that.
+    """
 
 @_typing.type_check_only
 class ReportServiceAsyncStub(ReportServiceStub):
-    """ReportService answers from the public claims of the records alone. So it shows nothing personal,
-    needs no purpose, and its answers outlive every erasure. Refusals carry google.rpc details, as
-    those of LogService do.
+    """ReportService tells of requests, and gives records out. Refusals carry google.rpc details, as those
+    of LogService do.
+
+    Requests and reports are read from the public claims of the records alone: they show nothing
+    personal, need no purpose, and outlive every erasure.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -53,11 +61,17 @@ class ReportServiceAsyncStub(ReportServiceStub):
     """ListRequests tells of the open requests, the most urgent first, how their deadlines stand."""
     MakeReport: _aio.UnaryStreamMultiCallable[_reports_pb2.MakeReportRequest, _reports_pb2.MakeReportResponse]  # type: ignore[assignment]
     """MakeReport counts the requests of a year by 11 CCR 7102, with the entries behind each figure."""
+    Export: _aio.UnaryStreamMultiCallable[_reports_pb2.ExportRequest, _reports_pb2.ExportResponse]  # type: ignore[assignment]
+    """Export gives records out in the format of another program. It is recorded, with its purpose and
+    who asked, before the first byte; and under each subject whose data is in it, before any of that.
+    """
 
 class ReportServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ReportService answers from the public claims of the records alone. So it shows nothing personal,
-    needs no purpose, and its answers outlive every erasure. Refusals carry google.rpc details, as
-    those of LogService do.
+    """ReportService tells of requests, and gives records out. Refusals carry google.rpc details, as those
+    of LogService do.
+
+    Requests and reports are read from the public claims of the records alone: they show nothing
+    personal, need no purpose, and outlive every erasure.
     """
 
     @_abc_1.abstractmethod
@@ -75,5 +89,15 @@ class ReportServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_reports_pb2.MakeReportResponse], _abc.AsyncIterator[_reports_pb2.MakeReportResponse]]:
         """MakeReport counts the requests of a year by 11 CCR 7102, with the entries behind each figure."""
+
+    @_abc_1.abstractmethod
+    def Export(
+        self,
+        request: _reports_pb2.ExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_reports_pb2.ExportResponse], _abc.AsyncIterator[_reports_pb2.ExportResponse]]:
+        """Export gives records out in the format of another program. It is recorded, with its purpose and
+        who asked, before the first byte; and under each subject whose data is in it, before any of that.
+        """
 
 def add_ReportServiceServicer_to_server(servicer: ReportServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
