@@ -1,9 +1,9 @@
 """One witness: it cosigns a head only when that is proven to follow from the last it cosigned.
 
-`Witness` is the state machine of c2sp.org/tlog-witness; `rules` has its checks, `commits` makes
-its record durable before anything is answered, `logs` is the list of logs that it trusts, edited
-while it runs. `requests` reads and writes the bodies of the protocol's HTTP face. Each refusal is
-a typed error with the specification's status.
+`Witness` is the state machine of c2sp.org/tlog-witness; `rules` has its checks, `commits` signs
+heads and makes them durable before anything is answered, `logs` is the list of logs that it
+trusts, edited while it runs. `requests` reads and writes the bodies of the protocol's HTTP face.
+Each refusal is a typed error with the specification's status.
 
 `Gossip` compares heads with other witnesses, asks logs for proofs, and makes a `Conflict` of what
 a log cannot have signed honestly: a file that `verify_conflict` judges offline. `Node` is both

@@ -7,6 +7,7 @@ import platform
 from dataclasses import dataclass
 
 from tlog.merkle import BACKEND
+from tlog.notes import mldsa
 from tools.bench.load import ENTRY_SIZE
 
 
@@ -22,7 +23,7 @@ class Row:
 def show(rows: list[Row]) -> None:
     print(
         f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"SHA-256 by {BACKEND}; entries of {ENTRY_SIZE} bytes; client and server on this machine\n"
+        f"SHA-256 by {BACKEND}, ML-DSA-44 by {mldsa.backend()}; entries of {ENTRY_SIZE} bytes; client and server on this machine\n"
     )
     print("| what | measured | ratio in the same run | goal |\n|---|---|---|---|")
     for row in rows:
