@@ -23,7 +23,8 @@ class Row:
 def show(rows: list[Row]) -> None:
     print(
         f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"SHA-256 by {BACKEND}, ML-DSA-44 by {mldsa.backend()}; entries of {ENTRY_SIZE} bytes; client and server on this machine\n"
+        f"SHA-256 by {BACKEND}, ML-DSA-44 by {mldsa.backend()}; entries of {ENTRY_SIZE} bytes; "
+        "client and server on this machine\n"
     )
     print("| what | measured | ratio in the same run | goal |\n|---|---|---|---|")
     for row in rows:
