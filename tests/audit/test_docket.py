@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.audit.producer import SHOP, access, received, signed
+from tests.audit.producer import PAYLOAD, SHOP, access, received, signed
 from tests.audit.tenant import create, opened, registration, tenant
 from tlog.audit import Draft
 from tlog.audit.cases import CaseEvent, Outcome, read_cases
 from tlog.audit.deadlines import Terms, find_deadlines
 from tlog.audit.docket import Docket, is_open, read_case_event
+from tlog.audit.jws import sign_jws
+from tlog.audit.leaf import Leaf, encode_leaf
 from tlog.audit.records import Records
 from tlog.log import Log
 from tlog.merkle import split_bundle
@@ -212,6 +215,14 @@ def test_whatever_is_recorded_in_whatever_order(
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff", b'{"jws":1}'])
 def test_entries_that_are_no_records_are_passed_over(damage: bytes) -> None:
     assert read_case_event(damage, 0) is None
+
+
+def test_a_name_that_is_spelt_otherwise_is_the_same() -> None:
+    payload = json.dumps(PAYLOAD).replace("request_id", "request_\\u0069d").encode()
+    leaf = Leaf(sign_jws(SHOP, payload), NOW, ())
+    event = read_case_event(encode_leaf(leaf), 7)
+    assert event is not None
+    assert (event.request_id, event.index, event.received_at) == ("R-1", 7, NOW)
 
 
 async def test_nothing_personal_is_in_it(tmp_path: Path) -> None:

@@ -243,6 +243,17 @@ def test_a_producers_key_is_rotated_and_revoked(run: Run, kept: Path, tmp_path: 
     assert record(kept, load_signer(third, passphrase=None), 4) == Recorded(8)
 
 
+def test_a_key_for_a_time(run: Run, kept: Path, tmp_path: Path) -> None:
+    key = tmp_path / "fair.key"
+    add = ("records", "add-producer", kept, "fair", "--key", key)
+    assert "valid_until: not a time of RFC 3339" in run(*add, "--valid-until", "today").err
+    until = "2026-01-01T00:00:00Z"
+    assert run(*add, "--valid-from", "2025-01-01T00:00:00Z", "--valid-until", until).code == 0
+    refused = record(kept, load_signer(key, passphrase=None), 1)
+    assert isinstance(refused, EventRefused)
+    assert "was valid until 2026-01-01" in str(refused)
+
+
 def test_rotations_that_are_refused(run: Run, kept: Path, tmp_path: Path) -> None:
     key = tmp_path / "shop.key"
     assert run("records", "add-producer", kept, "shop", "--key", key).code == 0

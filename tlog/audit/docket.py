@@ -29,6 +29,7 @@ from tlog.audit.cases import (
     Outcome,
     read_cases,
 )
+from tlog.audit.codec import decode_base64url
 from tlog.audit.deadlines import Deadline, Status, Terms, find_deadlines
 from tlog.audit.errors import EventRefused
 from tlog.audit.event import read_payload
@@ -222,6 +223,8 @@ def read_case_event(entry: bytes, index: int) -> CaseEvent | None:
     Its signature is not verified again: the log takes none in that was not.
     """
     try:
+        if _names_no_request(entry):
+            return None
         leaf = parse_leaf(entry)
         payload = read_payload(parse_jws(leaf.jws))
         request_id, kind = payload.get("request_id"), payload.get("type")
@@ -232,6 +235,13 @@ def read_case_event(entry: bytes, index: int) -> CaseEvent | None:
         return None
     claims: dict[str, Any] = {name: value for name, value in payload.items() if name in _CLAIMS}
     return CaseEvent(index, intern(kind), request_id, occurred_at, leaf.received_at, claims)
+
+
+def _names_no_request(entry: bytes) -> bool:
+    """Whether that is plain to see: of most entries it is, at a tenth of the labour."""
+    _, _, rest = entry.partition(b".")
+    payload = decode_base64url(rest.partition(b".")[0].decode("ascii", "replace"), field="payload")
+    return b"request_id" not in payload and b"\\" not in payload  # which may spell it otherwise
 
 
 def _days_left(deadline: Deadline) -> int:

@@ -16,9 +16,9 @@ from tests.audit.producer import ALICE
 from tests.client.audit_server import producer, until
 from tests.client.hooks.conftest import Told
 from tests.client.test_producer import Taker
-from tlog.client import Producer
+from tlog.client import Producer, SpoolError
 from tlog.client.hooks.act import Act
-from tlog.client.hooks.grpc_client import AuditClientInterceptor
+from tlog.client.hooks.grpc_client import AuditClientInterceptor, aio_interceptors
 from tlog.client.hooks.grpc_server import AioAuditInterceptor, AuditInterceptor
 
 SHAPES = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
@@ -169,10 +169,13 @@ def test_methods_that_are_not_served_are_nobodys(shop: Producer, told: Told) -> 
     assert not told()
 
 
-def test_a_client(tmp_path: Any, shop: Producer, told: Told) -> None:
-    def outward(method: str, request: Any) -> Act | None:
-        return describe(method, request, None)
+def outward(method: str, request: Any) -> Act | None:
+    return describe(method, request, None)
 
+
+# What a stream says before it fails is its answer.
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_client(tmp_path: Any, shop: Producer, told: Told, shape: str) -> None:
     with (
         producer(Taker(), tmp_path, spool=tmp_path / "other") as other,
         sync_served(other) as target,
@@ -181,9 +184,87 @@ def test_a_client(tmp_path: Any, shop: Producer, told: Told) -> None:
         channel = grpc.intercept_channel(plain, AuditClientInterceptor(shop, outward))
         for expected in EXPECTED:
             before = len(told())
-            assert ask(channel, "unary_unary", expected[0])[0] == expected[1]
-            event = told()[-1]
-            assert len(told()) == before + 1
-            assert (event["outcome"], event["details"]) == (expected[2], {"code": expected[1]})
-        assert ask(channel, "unary_unary", b"health") == ("OK", [b"health"])
-        assert len(told()) == len(EXPECTED)
+            assert ask(channel, shape, expected[0])[0] == expected[1]
+            check_outward(told()[before:], shape, expected)
+        if shape.startswith("unary"):
+            before = len(told())
+            assert ask(channel, shape, b"health")[1][0] == b"health"
+            assert len(told()) == before
+
+
+def check_outward(events: list[dict[str, Any]], shape: str, expected: Any) -> None:
+    (event,) = events
+    asked, code, outcome, _ = expected
+    details: dict[str, str] = {"code": code}
+    if shape.endswith("stream") and asked in (b"show", b"missing"):
+        outcome, details = "success", {"stream": "begun"}
+    assert (event["outcome"], event["details"]) == (outcome, details)
+    assert event["action"] == f"shop.Customers/{shape}"
+
+
+async def ask_aio(channel: Any, shape: str, asked: bytes) -> tuple[str, list[bytes]]:
+    async def many() -> AsyncIterator[bytes]:
+        yield asked
+
+    call = getattr(channel, shape)(f"/shop.Customers/{shape}")
+    made = call(many() if shape.startswith("stream") else asked, timeout=10)
+    try:
+        if shape.endswith("stream"):
+            return "OK", [answer async for answer in made]
+        return "OK", [await made]
+    except grpc.aio.AioRpcError as error:
+        return error.code().name, []
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_an_aio_client(tmp_path: Any, shop: Producer, told: Told, shape: str) -> None:
+    with producer(Taker(), tmp_path, spool=tmp_path / "other") as other, sync_served(other) as to:
+        async with grpc.aio.insecure_channel(
+            to, interceptors=aio_interceptors(shop, outward)
+        ) as channel:
+            for expected in EXPECTED:
+                before = len(await asyncio.to_thread(told))
+                assert (await ask_aio(channel, shape, expected[0]))[0] == expected[1]
+                check_outward((await asyncio.to_thread(told))[before:], shape, expected)
+            if shape.startswith("unary"):
+                before = len(await asyncio.to_thread(told))
+                assert (await ask_aio(channel, shape, b"health"))[1][0] == b"health"
+                assert len(await asyncio.to_thread(told)) == before
+
+
+def test_nothing_is_asked_that_cannot_be_recorded(
+    tmp_path: Any, shop: Producer, told: Told
+) -> None:
+    reached: list[str] = []
+
+    def describe_inward(method: str, _request: Any, _context: Any) -> Act | None:
+        reached.append(method)
+        return None
+
+    server = grpc.server(
+        ThreadPoolExecutor(2), interceptors=[AuditInterceptor(shop, describe_inward)]
+    )
+    server.add_generic_rpc_handlers((handlers(Sync()),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as plain:
+        channel = grpc.intercept_channel(plain, AuditClientInterceptor(shop, outward))
+        shop.close()
+        for shape in SHAPES:
+            with pytest.raises(SpoolError):
+                ask(channel, shape, b"show")
+    server.stop(None).wait()
+    assert reached == []
+
+
+def test_a_stream_that_is_given_up(tmp_path: Any, shop: Producer, told: Told) -> None:
+    with (
+        producer(Taker(), tmp_path, spool=tmp_path / "other") as other,
+        sync_served(other) as target,
+        grpc.insecure_channel(target) as plain,
+    ):
+        channel = grpc.intercept_channel(plain, AuditClientInterceptor(shop, outward))
+        call: Any = channel.unary_stream("/shop.Customers/unary_stream")
+        call(b"show", timeout=10).cancel()
+        (event,) = told()
+        assert (event["outcome"], event["details"]) == ("unknown", {"stream": "given up"})

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         "tlog records add-producer ./mylog shop --key shop.key",
         'tlog records add-producer ./mylog till --vkey "$VKEY"',
         "tlog records add-producer ./mylog hr --key hr.key --role recorder --role registrar",
+        "tlog records add-producer ./mylog fair --key fair.key --valid-until 2026-09-30T00:00:00Z",
     ),
 )
 @click.argument("directory", metavar="DIR", type=DIRECTORY)
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     type=click.Choice(("recorder", "registrar", "approver")),
     help="Records events, registers producers, or approves orders. Repeatable.",
 )
+@click.option("--valid-from", metavar="TIME", help="When its key begins (RFC 3339). [default: now]")
+@click.option("--valid-until", metavar="TIME", help="When its key ends. [default: never]")
 @output_option
 async def add_producer(
     *,
@@ -48,6 +51,8 @@ async def add_producer(
     key: Path | None,
     vkeys: tuple[VerifierKey, ...],
     roles: tuple[str, ...],
+    valid_from: str | None,
+    valid_until: str | None,
     out: Output,
 ) -> None:
     """Register the producer NAME with its key, in the records log in DIR. Prints its vkey.
@@ -64,6 +69,8 @@ async def add_producer(
     passphrase = passphrase_from_environment()
     vkey = vkeys[0] if key is None else producer_key(key, name, passphrase)
     claims = {"about_producer": name, "vkey": str(vkey), "roles": list(roles)}
+    validity = (("valid_from", valid_from), ("valid_until", valid_until))
+    claims |= {name: time for name, time in validity if time is not None}
     async with stopped_records(directory) as records:
         index = (await records.record(Draft("producer.registered", claims, {}))).index
     out.result(

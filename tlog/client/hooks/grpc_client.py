@@ -1,14 +1,16 @@
-"""A client interceptor for gRPC: records what an application asks of others.
+"""Client interceptors for gRPC, and for grpc.aio: record what an application asks of others.
 
     channel = grpc.intercept_channel(channel, AuditClientInterceptor(producer, describe))
+    channel = grpc.aio.insecure_channel(target, interceptors=aio_interceptors(producer, describe))
 
-For calls with one request and one answer. The record is made when the answer is there, before the
-application gets it.
+Calls with one answer: the record is made when it is there, before the application gets it. Streams
+of answers: before the first of them, or when they end without one, or are given up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -18,13 +20,74 @@ from tlog.client.hooks.act import Act, Seen, record
 from tlog.client.producer import Producer
 
 Describe = Callable[[str, Any], Act | None]
-"""What a call is, from the full name of its method and its request; None: nothing to record."""
+"""What a call is, from the full name of its method and its request (None if there are many); None:
+nothing to record."""
 
 _DENIED = frozenset({grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
+_BEGUN = {"stream": "begun"}
 
 
-class AuditClientInterceptor(grpc.UnaryUnaryClientInterceptor):
-    """Records calls that go out.
+class _Out:
+    """One call, recorded once. Raises what `record` does, before anything is asked of anybody."""
+
+    def __init__(self, producer: Producer, act: Act, method: str | bytes) -> None:
+        producer.check()
+        name = method.decode() if isinstance(method, bytes) else method
+        self._producer = producer
+        self._act = act
+        self._seen = Seen(name.removeprefix("/"), name, datetime.now().astimezone())
+        self.recorded = False
+
+    def ended(self, code: grpc.StatusCode | None) -> None:
+        """It has an answer, or its stream an end."""
+        code = code or grpc.StatusCode.UNKNOWN
+        outcome = "success" if code is grpc.StatusCode.OK else "failure"
+        self.tell("denied" if code in _DENIED else outcome, {"code": code.name})
+
+    def tell(self, outcome: str, details: dict[str, Any]) -> None:
+        """Record it, unless that was done."""
+        if not self.recorded:
+            self.recorded = True
+            record(self._producer, self._act, self._seen, outcome, details)
+
+
+class _Answers:
+    """The stream of answers of a call, which it is otherwise."""
+
+    def __init__(self, call: Any, out: _Out) -> None:
+        self._call = call
+        self._out = out
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            answer = next(self._call)
+        except (StopIteration, grpc.RpcError):
+            self._out.ended(self._call.code())
+            raise
+        self._out.tell("success", _BEGUN)
+        return answer
+
+    def cancel(self) -> bool:
+        """Give it up."""
+        self._out.tell("unknown", {"stream": "given up"})
+        return bool(self._call.cancel())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+
+class AuditClientInterceptor(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Records calls that go out. Its methods are those of gRPC's interceptors.
+
+    They raise EventRefused or SpoolError: it was called and cannot be recorded.
 
     Args:
         producer: closed by whoever made it.
@@ -38,19 +101,115 @@ class AuditClientInterceptor(grpc.UnaryUnaryClientInterceptor):
     def intercept_unary_unary(
         self, continuation: Any, client_call_details: Any, request: Any
     ) -> Any:
-        """See `grpc.UnaryUnaryClientInterceptor`; waits for the answer.
+        """One answer to one request; waits for it."""
+        return self._one(continuation, client_call_details, request, request)
 
-        Raises:
-            EventRefused, SpoolError: it was called and cannot be recorded.
-        """
-        method = client_call_details.method
-        if (act := self._describe(method, request)) is None:
-            return continuation(client_call_details, request)
-        self._producer.check()
-        seen = Seen(method.removeprefix("/"), method, datetime.now().astimezone())
-        call = continuation(client_call_details, request)
-        code = call.code()  # waits
-        outcome = "success" if code is grpc.StatusCode.OK else "failure"
-        outcome = "denied" if code in _DENIED else outcome
-        record(self._producer, act, seen, outcome, {"code": code.name})
+    def intercept_stream_unary(
+        self, continuation: Any, client_call_details: Any, request_iterator: Any
+    ) -> Any:
+        """One answer to many requests; waits for it."""
+        return self._one(continuation, client_call_details, request_iterator, None)
+
+    def intercept_unary_stream(
+        self, continuation: Any, client_call_details: Any, request: Any
+    ) -> Any:
+        """Many answers to one request."""
+        return self._many(continuation, client_call_details, request, request)
+
+    def intercept_stream_stream(
+        self, continuation: Any, client_call_details: Any, request_iterator: Any
+    ) -> Any:
+        """Many answers to many requests."""
+        return self._many(continuation, client_call_details, request_iterator, None)
+
+    def _one(self, continuation: Any, details: Any, sent: Any, request: Any) -> Any:
+        if (act := self._describe(details.method, request)) is None:
+            return continuation(details, sent)
+        out = _Out(self._producer, act, details.method)
+        call = continuation(details, sent)
+        out.ended(call.code())  # waits
         return call
+
+    def _many(self, continuation: Any, details: Any, sent: Any, request: Any) -> Any:
+        if (act := self._describe(details.method, request)) is None:
+            return continuation(details, sent)
+        out = _Out(self._producer, act, details.method)
+        return _Answers(continuation(details, sent), out)
+
+
+class _Aio:
+    """What the interceptors of grpc.aio share, of which each is for one shape of calls."""
+
+    def __init__(self, producer: Producer, describe: Describe) -> None:
+        self._producer = producer
+        self._describe = describe
+
+    def _out(self, details: Any, request: Any) -> _Out | None:
+        method = details.method
+        name = method.decode() if isinstance(method, bytes) else method
+        act = self._describe(name, request)
+        return None if act is None else _Out(self._producer, act, name)
+
+    async def _one(self, continuation: Any, details: Any, sent: Any, request: Any) -> Any:
+        out = self._out(details, request)
+        call = await continuation(details, sent)
+        if out is not None:
+            code = await call.code()
+            await asyncio.shield(asyncio.to_thread(out.ended, code))
+        return call
+
+    async def _many(self, continuation: Any, details: Any, sent: Any, request: Any) -> Any:
+        out = self._out(details, request)
+        call = await continuation(details, sent)
+        return call if out is None else self._answers(call, out)
+
+    async def _answers(self, call: Any, out: _Out) -> AsyncIterator[Any]:
+        try:
+            async for answer in call:
+                if not out.recorded:
+                    await asyncio.shield(asyncio.to_thread(out.tell, "success", _BEGUN))
+                yield answer
+        finally:
+            if not out.recorded:
+                ended = call.done()
+                code = await call.code() if ended else None
+                given_up = ("unknown", {"stream": "given up"})
+                tell = (out.ended, code) if ended else (out.tell, *given_up)
+                await asyncio.shield(asyncio.to_thread(*tell))
+
+
+class _AioUnaryUnary(_Aio, grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(
+        self, continuation: Any, client_call_details: Any, request: Any
+    ) -> Any:
+        return await self._one(continuation, client_call_details, request, request)
+
+
+class _AioStreamUnary(_Aio, grpc.aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(
+        self, continuation: Any, client_call_details: Any, request_iterator: Any
+    ) -> Any:
+        return await self._one(continuation, client_call_details, request_iterator, None)
+
+
+class _AioUnaryStream(_Aio, grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(
+        self, continuation: Any, client_call_details: Any, request: Any
+    ) -> Any:
+        return await self._many(continuation, client_call_details, request, request)
+
+
+class _AioStreamStream(_Aio, grpc.aio.StreamStreamClientInterceptor):
+    async def intercept_stream_stream(
+        self, continuation: Any, client_call_details: Any, request_iterator: Any
+    ) -> Any:
+        return await self._many(continuation, client_call_details, request_iterator, None)
+
+
+def aio_interceptors(producer: Producer, describe: Describe) -> list[grpc.aio.ClientInterceptor]:
+    """For the channels of grpc.aio, which take one for each shape of calls.
+
+    The arguments, and what is raised, are those of `AuditClientInterceptor`.
+    """
+    kinds = (_AioUnaryUnary, _AioStreamUnary, _AioUnaryStream, _AioStreamStream)
+    return [kind(producer, describe) for kind in kinds]
