@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import pytest
 from cryptography import x509
 
 from tests.audit.approvers import governed, order
@@ -29,7 +30,7 @@ from tlog.audit.records import Records
 from tlog.audit.stamp_store import Due, StampStore
 from tlog.audit.stamper import Stamper
 from tlog.audit.stamps import make_request
-from tlog.client import Verifier
+from tlog.client import VerificationError, Verifier
 from tlog.notes import (
     Algorithm,
     Signer,
@@ -171,3 +172,17 @@ def with_checkpoint(contents: Contents, note: bytes) -> Contents:
         for item in contents.items
     ]
     return replace(contents, checkpoint=note, items=items)
+
+
+GOOD = case()
+
+
+def refused(package: bytes, **more: Any) -> str:
+    with pytest.raises(VerificationError) as caught:
+        GOOD.verify(package, **more)
+    return str(caught.value)
+
+
+def shown(verdict: Verdict, index: int) -> list[dict[str, Any]]:
+    (found,) = [each.record for each in verdict.records if each.record.index == index]
+    return [{d.name: d.value for d in part.shown} for part in found.parts]

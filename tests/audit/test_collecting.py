@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.audit.approvers import governed
+from tests.audit.approvers import governed, order
 from tests.audit.producer import ALICE, SHOP, access, received, signed, signer_of
 from tests.audit.tenant import LOG, NOW, TILL, indices, opened, registration, tenant
 from tests.audit.test_expiry import START, Clock, at
 from tlog.audit import Draft
 from tlog.audit.collecting import Choice, collect
+from tlog.audit.erasing import submit
 from tlog.audit.evidence import EvidenceError, Gone
 from tlog.audit.evidence_check import Verdict
 from tlog.audit.evidence_file import MAX_RECORDS, encode_package, read_package
@@ -25,7 +26,7 @@ from tlog.audit.records import Records
 from tlog.audit.sdjwt import split
 from tlog.audit.times import format_time
 from tlog.client import VerificationError, Verifier
-from tlog.log import InvalidRequest, OutOfRange
+from tlog.log import InvalidRequest, OutOfRange, Unavailable
 from tlog.notes import Signer
 
 ALL = Choice(everything=True)
@@ -146,6 +147,22 @@ async def test_what_has_expired_is_shown_as_expired(tmp_path: Path) -> None:
             Verifier.with_vkeys(records.log.vkeys).evidence(
                 encode_package(replace(contents, items=items))
             )
+
+
+async def test_what_is_erased_meanwhile_is_not_given_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with governed(tmp_path) as records:
+        await records.accept([signed(received())])
+        history = KeyHistory(records.log)
+
+        async def slow(_: Any) -> list[int]:
+            await submit(records, order().encode())
+            return await KeyHistory(records.log).of([4])
+
+        monkeypatch.setattr(history, "of", slow)
+        with pytest.raises(Unavailable, match="erased, or expired, meanwhile"):
+            await collect(records, [4], ALL, history=history)
 
 
 async def test_what_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.audit.producer import signer_of
 from tests.fuzz.keys import FORK, HEAD, LOG, POLICY, WITNESSES
-from tests.fuzz.package import PACKAGE
+from tests.fuzz.package import PACKAGE, STAMPED
 from tests.merkle import trees
 from tlog.audit.codec import dump_json, encode_base64url
 from tlog.audit.orders import Document
@@ -102,6 +102,10 @@ def seeds() -> dict[str, list[bytes]]:
             *(
                 bytes([place]) + data
                 for place, (_, data) in enumerate(sorted(read_zip(PACKAGE).items()))
+            ),
+            *(
+                bytes([place + 2 * len(read_zip(STAMPED))]) + data
+                for place, (_, data) in enumerate(sorted(read_zip(STAMPED).items()))
             ),
         ],
         "order": orders(),

@@ -18,15 +18,16 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from tests.fuzz.keys import HEAD, LOG_VKEYS, POLICY, WITNESS_VKEYS
-from tests.fuzz.package import PACKAGE
+from tests.fuzz.package import PACKAGE, SERVICE, STAMPED
 from tlog.audit import AuditError, default_catalogue
 from tlog.audit.codec import dump_json
 from tlog.audit.evidence import EvidenceError
 from tlog.audit.evidence_file import MANIFEST, encode_package, read_package
+from tlog.audit.evidence_file import POLICY as POLICY_NAME
 from tlog.audit.orders import Document, check_order, kept_payload, parse_document, read_order
 from tlog.audit.producers import Registry
 from tlog.audit.zipped import ZipError, read_zip, write_zip
-from tlog.client import StateError
+from tlog.client import StateError, VerificationError, Verifier
 from tlog.client.state import FileState
 from tlog.log import LogConfig, LogError
 from tlog.log.cosigners import CosignerError
@@ -310,18 +311,29 @@ def order(data: bytes) -> None:
 
 def evidence(data: bytes) -> None:
     """A package; or which member of a good one is exchanged for the rest."""
+    exchanged = not data.startswith(b"PK")
     with contextlib.suppress(EvidenceError, ZipError):
-        if not data.startswith(b"PK"):
-            data = exchanged(data)
+        if exchanged:
+            data = exchange(data)
         package = read_package(data)
         package.check_pages()
         assert encode_package(package.contents) == data
+        with contextlib.suppress(VerificationError):
+            EVIDENCE_VERIFIER.evidence(data, service=SERVICE.vkey)
+            # Nothing that counts can be exchanged for anything else.
+            own, good = read_zip(data), read_zip(PACKAGE)
+            assert not exchanged or {**own, **dict.fromkeys((POLICY_NAME, MANIFEST))} == {
+                **good,
+                **dict.fromkeys((POLICY_NAME, MANIFEST)),
+            }
 
 
-def exchanged(data: bytes) -> bytes:
+def exchange(data: bytes) -> bytes:
     """A good package but for one member, whose hash the manifest has."""
-    members = read_zip(PACKAGE)
-    name = sorted(members)[(data[0] if data else 0) % len(members)]
+    members, place = read_zip(PACKAGE), data[0] if data else 0
+    if place >= len(members):
+        members = read_zip(STAMPED)
+    name = sorted(members)[place % len(members)]
     members[name] = data[1:]
     if name != MANIFEST:
         manifest = json.loads(members[MANIFEST])
@@ -365,6 +377,7 @@ def http(data: bytes) -> None:
 
 POLICY_KEYS = [log.vkey for log in parse_policy(POLICY).logs]
 TRUST = verify.trust_policy(POLICY)
+EVIDENCE_VERIFIER = Verifier.with_vkeys(LOG_VKEYS)
 
 TARGETS: dict[str, Target] = {
     target.__name__: target

@@ -93,7 +93,7 @@ async def collect(
 
     Raises:
         InvalidRequest, OutOfRange: there is no such record, or there are too many.
-        Unavailable: no published checkpoint has them all yet.
+        Unavailable: no published checkpoint has them all yet, or something was erased meanwhile.
         StampError, VaultDamaged, StoreError: what is stored cannot be read.
         EvidenceError, ZipError: too much for one package.
     """
@@ -112,6 +112,15 @@ async def collect(
     for index in await history.of(whys):
         whys.setdefault(index, Why.KEY)
     head = await _head(log, max(whys) + 1, patience)
+    items = []
+    known = {each.index: each for each in chosen}
+    for number, (index, why) in enumerate(whys.items()):
+        item = _item(log, head, index, why)
+        if (record := known.get(index)) is not None:
+            item = replace(item, disclosed=choice.of(record.parts), gone=_gone(record))
+        items.append(item)
+        if number % _STEP == _STEP - 1:
+            await asyncio.sleep(0)
     contents = Contents(
         origin=log.origin,
         tenant=records.tenant,
@@ -120,10 +129,7 @@ async def collect(
         request_id=request_id,
         checkpoint=head.note,
         policy=log.policy,
-        items=[
-            *(_chosen(log, head, each, choice) for each in chosen),
-            *(_item(log, head, index, why) for index, why in whys.items() if why is not Why.CHOSEN),
-        ],
+        items=items,
         stamps=[
             StampItem(
                 each.authority,
@@ -139,6 +145,9 @@ async def collect(
     if len(contents.stamps) > MAX_STAMPS:
         raise EvidenceError(f"{len(contents.stamps)} time-stamps: choose fewer records")
     package = await asyncio.to_thread(_packed, contents, _OwnKeys(log.vkeys))
+    # What an erasure took while this went on is not given out after it.
+    if any(_gone(_read(records, each.index)) != _gone(each) for each in chosen):
+        raise Unavailable("something was erased, or expired, meanwhile: collect the evidence again")
     opened = sorted({name for each in chosen for name in subjects_of(each.parts)})
     return Collected(package, opened, len(chosen))
 
@@ -225,11 +234,6 @@ def _item(log: Log, head: Head, index: int, why: Why) -> Item:
     hashes = tuple(log.reader.inclusion_proof(index, head.size))
     proof = TlogProof(index=index, hashes=hashes, checkpoint=head.note).encode()
     return Item(index, why, log.reader.entry(index, head.size), proof)
-
-
-def _chosen(log: Log, head: Head, record: StoredRecord, choice: Choice) -> Item:
-    item = _item(log, head, record.index, Why.CHOSEN)
-    return replace(item, disclosed=choice.of(record.parts), gone=_gone(record))
 
 
 async def _head(log: Log, size: int, patience: float) -> Head:

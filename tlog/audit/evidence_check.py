@@ -48,7 +48,7 @@ from tlog.notes import (
     parse_unverified,
 )
 
-MAX_CERTIFICATES: Final = 64
+MAX_PEM: Final = 256 << 10
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -352,13 +352,12 @@ def _stamps(certificate: x509.Certificate) -> bool:
 
 
 def _certificates(pem: bytes, where: str) -> list[x509.Certificate]:
+    if len(pem) > MAX_PEM:
+        raise EvidenceError(f"{where}: certificates.pem has over {MAX_PEM} bytes")
     try:
-        found = x509.load_pem_x509_certificates(pem)
+        return x509.load_pem_x509_certificates(pem)
     except (ValueError, x509.InvalidVersion) as error:
         raise EvidenceError(f"{where}: certificates.pem: {error}") from None
-    if len(found) > MAX_CERTIFICATES:
-        raise EvidenceError(f"{where}: certificates.pem has over {MAX_CERTIFICATES}")
-    return found
 
 
 def _signed_at(seconds: int | None) -> datetime | None:
@@ -375,7 +374,8 @@ def _bounds(index: int, stamped: Sequence[_Stamped]) -> list[TimeBound]:
         after = [each for each in own if each.item.size > index]
         if not after:
             continue
-        first = min(after, key=lambda each: (each.time.not_after, each.item.size))
+        # Whoever made the package may have put a stranger's stamp under an authority's name.
+        first = min(after, key=lambda each: (not each.trusted, each.time.not_after, each.item.size))
         before = max(
             (each for each in own if each.item.size <= index),
             key=lambda each: each.item.size,

@@ -39,9 +39,9 @@ FORMAT: Final = "tlog-evidence"
 VERSION: Final = 1
 MAX_RECORDS: Final = 4096
 MAX_STAMPS: Final = 1024
-MAX_MANIFEST: Final = 8 << 20
+MAX_MANIFEST: Final = 4 << 20
 MAX_INDEX: Final = (1 << 53) - 1
-MAX_PATH: Final = 128
+MAX_PATH: Final = 128 * 45
 
 MANIFEST: Final = "manifest.json"
 CHECKPOINT: Final = "checkpoint"
@@ -274,10 +274,11 @@ class _Reader:
         if not _NAME.fullmatch(name) or not size:
             raise EvidenceError(f"{MANIFEST}: {where}: no authority, or no size")
         base = f"timestamps/{name}/{size:06}"
-        text = self._get(f"{base}.path").decode("ascii", "replace")
+        data = self._get(f"{base}.path")
+        if len(data) > MAX_PATH:
+            raise EvidenceError(f"{base}.path has over {MAX_PATH} bytes")
+        text = data.decode("ascii", "replace")
         lines = text.removesuffix("\n").split("\n") if text else []
-        if len(lines) > MAX_PATH:
-            raise EvidenceError(f"{base}.path: over {MAX_PATH} hashes")
         try:
             path = tuple(map(decode_hash, lines))
         except NoteError as error:

@@ -31,9 +31,10 @@ td, pre { overflow-wrap: anywhere; white-space: pre-wrap }
 """
 
 NOT_PROVEN: Final = (
-    "completeness: the package shows the records that were chosen, and not that there are no "
-    "others. Numbers that are missing from a producer's sequence tell a gap; of what was never "
-    "recorded, nothing can",
+    "completeness of the package: that no record of the log was left out that belongs here, is the "
+    "word of whoever collected it",
+    "completeness of the log: it has what was recorded. A number that is missing from a producer's "
+    "sequence tells a gap; of what was never recorded, nothing can tell",
     "truth: that what the records say is so. Proven is who signed it, and that it is unchanged",
     "hidden claims: what they say, or how many they are, for a digest may be a decoy",
     "destruction: that erased data is gone everywhere, or with which key a part was sealed. Proven "

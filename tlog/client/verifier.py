@@ -144,7 +144,10 @@ class Verifier:
                 keys of all producers lead back to it. Without it they are the package's word.
             tsa_roots: certificates of time-stamp authorities that are trusted.
         """
-        key = VerifierKey.parse(service) if isinstance(service, str) else service
+        try:
+            key = VerifierKey.parse(service) if isinstance(service, str) else service
+        except NoteError as error:
+            raise TrustError(f"not a verifier key: {error}") from None
         try:
             return check_package(package, self, policy=self._policy, service=key, roots=tsa_roots)
         except AuditError as error:

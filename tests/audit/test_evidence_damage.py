@@ -1,0 +1,126 @@
+"""No damage and no lie gets through, and each has its own message."""
+
+from __future__ import annotations
+
+import random
+import time
+import tracemalloc
+from dataclasses import replace
+from io import BytesIO
+from zipfile import ZipFile
+
+import pytest
+
+from tests.audit.evidence import (
+    FULFILLED,
+    GOOD,
+    RECEIVED,
+    contents_of,
+    refused,
+    shown,
+)
+from tests.audit.lies import LIES, R4, R5, REMADE, dropped, item, members_of, relisted
+from tlog.audit.evidence_file import MANIFEST, encode_package
+from tlog.audit.zipped import write_zip
+
+MEMBERS = sorted(members_of(GOOD.before))
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_flipped_bit_of_a_member_is_named(name: str) -> None:
+    info = ZipFile(BytesIO(GOOD.before)).getinfo(name)
+    at = info.header_offset + 30 + len(name)
+    choose = random.Random(name)
+    for _ in range(8):
+        bad = bytearray(GOOD.before)
+        bad[at + choose.randrange(info.file_size)] ^= 1 << choose.randrange(8)
+        assert refused(bytes(bad)) == (
+            f"evidence check failed: {name} is damaged: it does not have its CRC-32"
+        )
+
+
+def test_a_flipped_bit_anywhere_is_refused() -> None:
+    choose = random.Random(5)
+    for _ in range(400):
+        bad = bytearray(GOOD.before)
+        bad[choose.randrange(len(bad))] ^= 1 << choose.randrange(8)
+        assert refused(bytes(bad)).startswith("evidence check failed: ")
+
+
+def test_a_package_that_is_cut_short_or_longer() -> None:
+    for bad in (GOOD.before[:-1], GOOD.before[1:], GOOD.before + b"\0", GOOD.before[:5000], b""):
+        assert "zip file" in refused(bad)
+
+
+@pytest.mark.parametrize("name", [name for name in MEMBERS if name != MANIFEST])
+def test_a_member_that_was_changed_is_named(name: str) -> None:
+    members = members_of(GOOD.before)
+    members[name] += b" "
+    assert f"{name} is not what {MANIFEST} lists: it was changed" in refused(write_zip(members))
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_is_refused_and_named(lie: str) -> None:
+    change, message = LIES[lie]
+    assert message in refused(relisted(GOOD.before, change))
+
+
+@pytest.mark.parametrize("lie", REMADE)
+def test_a_package_that_is_made_anew(lie: str) -> None:
+    package, change, message = REMADE[lie]
+    assert message in refused(encode_package(change(contents_of(package))))
+
+
+def test_what_can_be_left_out_is_what_nobody_can_tell() -> None:
+    """Whoever makes a package anew shows less, and no more: that is selective disclosure."""
+    less = item(RECEIVED, disclosed=())(contents_of(GOOD.before))
+    assert shown(GOOD.verify(encode_package(less)), RECEIVED) == [{}, {}]
+    fewer = dropped(FULFILLED)(contents_of(GOOD.before))
+    assert len(GOOD.verify(encode_package(fewer)).chosen()) == 2
+    unstamped = replace(contents_of(GOOD.before), stamps=[], certificates={})
+    assert not GOOD.verify(encode_package(unstamped)).records[2].times
+
+
+CLASSES = [
+    "the token of a leaf", "the event beside the leaf", "a disclosure", "a disclosure left out",
+    "a key binding", "the index of a proof", "the checkpoint of a proof", "no proof", "the policy",
+    "the report", "the guide", "a key that is left out", "another key", "the root of all keys",
+    "a stamp", "the stamp of another head", "a stamped head", "a path", "no certificates",
+    "a member that nobody needs", "a member that is not listed", "a member that is missing",
+    "another format", "another version", "another log", "another tenant", "another request",
+    "a name of no meaning", "gone by nothing", "gone, and shown all the same",
+]  # fmt: skip
+
+
+def test_each_class_of_bytes_has_its_own_message() -> None:
+    messages = [refused(relisted(GOOD.before, LIES[name][0])) for name in CLASSES]
+    messages += [
+        refused(encode_package(change(contents_of(package))))
+        for name, (package, change, _) in REMADE.items()
+        if name in ("the log's signature", "a cosignature", "no cosignature")
+    ]
+    assert len({message.replace(R4, "").replace(R5, "") for message in messages}) == len(messages)
+
+
+def test_what_a_stranger_gives_is_bounded_before_it_is_read() -> None:
+    for name, size in (
+        ("timestamps/one/000006.path", 16 << 20),
+        ("timestamps/one/certificates.pem", 16 << 20),
+        ("manifest.json", 5 << 20),
+        (f"{R4}/disclosures.txt", 1 << 20),
+        (f"{R4}/leaf.json", 1 << 20),
+        (f"{R4}/proof.tlog-proof", 1 << 20),
+        ("policy", 2 << 20),
+        ("timestamps/one/000006.tsr", 1 << 20),
+        ("timestamps/one/000006.note", 1 << 20),
+    ):
+        data = b"\n" * size
+        bad = relisted(GOOD.before, lambda members, _: members.update({name: data}))  # noqa: B023
+        if name == MANIFEST:
+            bad = write_zip(members_of(GOOD.before) | {name: data})
+        tracemalloc.start()
+        begun = time.process_time()
+        refused(bad)
+        assert time.process_time() - begun < 2
+        assert tracemalloc.get_traced_memory()[1] < 3 * size + (8 << 20), name
+        tracemalloc.stop()
