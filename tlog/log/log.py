@@ -117,7 +117,9 @@ def load_signers(
 
 
 @contextlib.contextmanager
-def _view(directory: Path) -> Iterator[LogStore]:
+def _view(directory: Path, store: RocksStore) -> Iterator[LogStore]:
+    # What is in the memory of the store would be in that of the view once more.
+    store.write_out()
     with TemporaryDirectory(prefix="tlog-scrub-") as scratch:
         view = StoreView(directory, Path(scratch))
         try:
@@ -238,7 +240,7 @@ class Log:
                 store,
                 signers,
                 clock=clock,
-                view=partial(_view, directory),
+                view=partial(_view, directory, store),
                 policy=policy,
                 connect=connect,
             )

@@ -1,5 +1,7 @@
 """How RocksDB is set up for a log: small machine, several logs, append-mostly."""
 
+import contextlib
+import ctypes
 from typing import Final
 
 from rocksdict import (
@@ -23,9 +25,15 @@ _MIB: Final = 1 << 20
 
 # One of each for the process, however many logs it has open: the memory is bounded. Bundles have
 # a cache of their own, so that reading entries does not push out the tiles that proofs need.
-_CACHE: Final = Cache(64 * _MIB)
-_BUNDLE_CACHE: Final = Cache(32 * _MIB)
+_CACHE: Final = Cache(16 * _MIB)
+_BUNDLE_CACHE: Final = Cache(8 * _MIB)
 _WRITE_BUFFERS: Final = WriteBufferManager(256 * _MIB, False)
+
+# glibc gives a thread a heap of its own, and what RocksDB frees in one thread is then of no use to
+# the others: half as much again is held as is used. Where there is no glibc, there is no need.
+_M_ARENA_MAX: Final = -8
+with contextlib.suppress(OSError, AttributeError):
+    ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 1)
 
 # Compaction can wait, an append cannot: its threads run when nobody else wants the processor.
 _ENV: Final = Env()
@@ -47,6 +55,8 @@ def database_options(*, create: bool) -> Options:
     options.set_allow_concurrent_memtable_write(False)
     options.set_max_background_jobs(2)
     options.set_env(_ENV)
+    # Of each file that is merged; the default is 2 MiB, of 32 files.
+    options.set_compaction_readahead_size(256 << 10)
     options.set_max_open_files(256)
     options.set_write_buffer_manager(_WRITE_BUFFERS)
     options.set_max_total_wal_size(256 * _MIB)
@@ -77,7 +87,7 @@ def column_family_options(
         "tiles": _family(_table(cache), write_buffer=16 * _MIB),
         # Keys that only grow are moved by compaction, not copied: with blob files as much was
         # written, and a read took three times as long (their crc32c is done in software here).
-        "bundles": _family(_table(bundle_cache), write_buffer=32 * _MIB),
+        "bundles": _family(_table(bundle_cache), write_buffer=16 * _MIB),
         "tail": _family(_table(cache), write_buffer=16 * _MIB),
         "leaf_index": _leaf_index(cache),
     }
@@ -128,6 +138,6 @@ def _leaf_index(cache: Cache) -> Options:
     # Being behind with compaction is no reason to let an append wait.
     options.set_level_zero_slowdown_writes_trigger(64)
     options.set_level_zero_stop_writes_trigger(128)
-    # Where a run is cut into files, a seek that the filter of one turns down opens the next.
-    options.set_target_file_size_base(1 << 50)
+    # The filters of a file are in memory until it is complete: eight bytes for three keys.
+    options.set_target_file_size_base(128 * _MIB)
     return options

@@ -13,6 +13,7 @@ This family lags behind the others: `store/indexed` in `state` says below which 
 """
 
 import heapq
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from struct import Struct
@@ -284,6 +285,36 @@ class RocksStore(Database):
         super()._flush(db)
         if due is not None:
             self._index().spill(due)
+
+    def write_out(self) -> None:
+        """Move what is in memory to tables, so that a view has next to nothing to replay.
+
+        Blocks, for ten seconds at most. Any thread may call it; durability never needs it.
+
+        Raises:
+            StoreError: the store refuses writes, or they fail.
+        """
+        with self._open_lock:
+            self._check_writable()
+            try:
+                # In the background, for a flush that is waited for holds the GIL.
+                for family in self._families.values():
+                    family.flush(False)
+            except Exception as error:
+                raise self._translate(error, "not written out") from error
+        for _ in range(1000):
+            if not self._flushing():
+                return
+            time.sleep(0.01)
+
+    def _flushing(self) -> bool:
+        with self._open_lock:
+            self._check_open()
+            count = [
+                family.property_int_value("rocksdb.num-immutable-mem-table")
+                for family in self._families.values()
+            ]
+        return any(count)
 
     def read_marker(self) -> bytes | None:
         """See `LogStore.read_marker`."""

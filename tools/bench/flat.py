@@ -13,7 +13,8 @@ from tools.bench.table import Row
 
 BATCH, IN_FLIGHT = 1024, 4
 SMALL, LARGE = 10_000, 10_000_000
-MARKS = (1_000_000, 4_000_000, 7_000_000, LARGE)
+MARKS = (SMALL, 1_000_000, 4_000_000, 7_000_000, LARGE)
+LAST = 20_000_000
 # Five seconds of appends bring a small log to about a million: flushes and compactions included.
 LOGS, SECONDS = 4, 5
 
@@ -35,6 +36,8 @@ async def flatness(directory: Path) -> list[Row]:
                 for _ in range(SECONDS):
                     pairs.append((await rate(large, requests), await rate(small, requests)))
         memory[await published_size(large)] = servers.resident_mib(pid)
+        await grow(large, requests, LAST)
+        memory[LAST] = servers.resident_mib(pid)
     ratio = sum(a for a, _ in pairs) / sum(b for _, b in pairs)
     return [
         Row(
