@@ -84,11 +84,11 @@ def column_family_options(
     """The options of each column family."""
     return {
         "state": _family(_table(cache), write_buffer=4 * _MIB),
-        "tiles": _family(_table(cache), write_buffer=16 * _MIB),
+        "tiles": _family(_table(cache), write_buffer=8 * _MIB),
         # Keys that only grow are moved by compaction, not copied: with blob files as much was
         # written, and a read took three times as long (their crc32c is done in software here).
         "bundles": _family(_table(bundle_cache), write_buffer=16 * _MIB),
-        "tail": _family(_table(cache), write_buffer=16 * _MIB),
+        "tail": _family(_table(cache), write_buffer=8 * _MIB),
         "leaf_index": _leaf_index(cache),
     }
 

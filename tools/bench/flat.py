@@ -15,6 +15,8 @@ BATCH, IN_FLIGHT = 1024, 4
 SMALL, LARGE = 10_000, 10_000_000
 MARKS = (SMALL, 1_000_000, 4_000_000, 7_000_000, LARGE)
 LAST = 20_000_000
+# Scrubbed all the time, which is when a log takes the most memory.
+SCRUBBED = {"scrub_interval": 1.0}
 # Five seconds of appends bring a small log to about a million: flushes and compactions included.
 LOGS, SECONDS = 4, 5
 
@@ -27,7 +29,7 @@ async def flatness(directory: Path) -> list[Row]:
     requests = batches(BATCH)
     memory: dict[int, float] = {}
     pairs: list[tuple[float, float]] = []
-    with servers.log(directory / "large") as (large, pid):
+    with servers.log(directory / "large", **SCRUBBED) as (large, pid):
         for mark in MARKS:
             await grow(large, requests, mark)
             memory[mark] = servers.resident_mib(pid)
@@ -77,6 +79,6 @@ async def rate(target: str, requests: Iterator[bytes], *, seconds: float = 1.0) 
 @contextlib.asynccontextmanager
 async def small_log(directory: Path, requests: Iterator[bytes]) -> AsyncIterator[str]:
     """A log of its own process, of ten thousand entries."""
-    with servers.log(directory) as (target, _):
+    with servers.log(directory, **SCRUBBED) as (target, _):
         await grow(target, requests, SMALL)
         yield target

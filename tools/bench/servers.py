@@ -63,10 +63,10 @@ def noop() -> Iterator[tuple[str, int]]:
 
 
 @contextlib.contextmanager
-def log(directory: Path) -> Iterator[tuple[str, int]]:
+def log(directory: Path, **config: Any) -> Iterator[tuple[str, int]]:
     """A log in a directory, made when it is not there; gives its address and process."""
     if not directory.exists():
-        create_log(directory, LogConfig(origin="example.com/bench", name="bench"))
+        create_log(directory, LogConfig(origin="example.com/bench", name="bench", **config))
     with _process("log", str(directory)) as running:
         yield running
 
