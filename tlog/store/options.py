@@ -55,7 +55,7 @@ def database_options(*, create: bool) -> Options:
     options.set_allow_concurrent_memtable_write(False)
     options.set_max_background_jobs(2)
     options.set_env(_ENV)
-    # Of each file that is merged; the default is 2 MiB, of 32 files.
+    # For each file that is merged; the default is 2 MiB, for up to 32 files at once.
     options.set_compaction_readahead_size(64 << 10)
     options.set_max_open_files(256)
     options.set_write_buffer_manager(_WRITE_BUFFERS)
