@@ -59,7 +59,7 @@ class _Way:
     due: dict[str, Alert] = field(default_factory=dict)
     under_way: set[str] = field(default_factory=set)
     more: asyncio.Event = field(default_factory=asyncio.Event)
-    pause: float = PAUSE
+    pause: float = field(default_factory=lambda: PAUSE)
 
 
 class Alerter:
