@@ -14,8 +14,10 @@ import pytest
 
 from tests.audit.producer import received, signed, signer_of
 from tests.cli.conftest import Run
+from tests.client.audit_server import until
 from tests.support import running_server
 from tlog.audit import Draft
+from tlog.audit.evidence_file import read_package
 from tlog.audit.tenancy import recording
 from tlog.client import Client, MemoryState, VerificationError
 from tlog.log import Log, LogConfig, create_log
@@ -94,7 +96,9 @@ def test_a_client_holds_a_package_against_what_it_has_seen(
     old = file.read_bytes()
     policy = served.policy.read_bytes()
     with Client(kept[1], policy=policy, state=MemoryState()) as client:
-        # It has seen a later head, and has the server prove that this one came before.
+        size = read_package(old).contents.tree_size
+        until(lambda: client.checkpoint().size > size)
+        # It has seen a later head, and has the server prove that the old one came before.
         assert run(*words, "--force").code == 0
         new = client.evidence(file.read_bytes(), service=served.service)
         assert client.evidence(old).head.checkpoint.size < new.head.checkpoint.size
