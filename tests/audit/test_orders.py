@@ -10,6 +10,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from jwcrypto.jwk import JWK
+from jwcrypto.jws import JWS, InvalidJWSSignature
+from sd_jwt.verifier import SDJWTVerifier
 
 from tests.audit.approvers import CISO, COUNSEL, DPO, LONG_AGO, order, registry
 from tests.audit.producer import ALICE, CATALOGUE, SHOP, TENANT, signer_of
@@ -261,3 +264,26 @@ def test_nobody_signs_twice_by_mistake() -> None:
         one.approved(DPO)
     with pytest.raises(OrderRefused, match="is signed by dpo and ciso: submit it"):
         one.approved(CISO).approved(COUNSEL)
+
+
+def test_any_library_of_jose_verifies_an_order_and_what_its_record_keeps() -> None:
+    made = order(now=NOW)
+    for data in (made.encode().decode(), made.kept()):
+        for signer in (DPO, CISO):
+            public = encode_base64url(signer.vkey.public_key)
+            token = JWS()
+            token.deserialize(data)
+            token.verify(JWK(kty="OKP", crv="Ed25519", x=public))
+            assert token.payload == made.payload
+        stranger = encode_base64url(COUNSEL.vkey.public_key)
+        with pytest.raises(InvalidJWSSignature):
+            JWS.from_jose_token(data).verify(JWK(kty="OKP", crv="Ed25519", x=stranger))
+
+
+def test_the_reference_implementation_of_sd_jwt_reads_whom_an_order_is_about() -> None:
+    made = order(now=NOW)
+    for text, signer in zip(made.signatures, (DPO, CISO), strict=True):
+        key = JWK(kty="OKP", crv="Ed25519", x=encode_base64url(signer.vkey.public_key))
+        compact = sdjwt.join(text, [made.disclosure])
+        verified = SDJWTVerifier(compact, lambda *_, key=key: key).get_verified_payload()
+        assert (verified["subject"], verified["request_id"]) == (ALICE, "R-1")
