@@ -57,5 +57,9 @@ async def governed(directory: Path, **settings: Any) -> AsyncIterator[Records]:
 
 def every_byte(directory: Path) -> bytes:
     """Of all that a tenant has on the disk."""
-    files = [file for file in directory.rglob("*") if file.is_file()]
-    return b"\0".join(file.read_bytes() for file in files)
+    found = []
+    for file in directory.rglob("*"):
+        # A file may be renamed, or go, while others are read.
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            found.append(file.read_bytes())
+    return b"\0".join(found)
