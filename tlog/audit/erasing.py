@@ -138,7 +138,7 @@ async def submit(records: Records, data: bytes) -> Receipt:
     """
     document = parse_document(data)
     order = read_order(document, records.catalogue)
-    return await records.undisturbed(_submit(records, document, order))
+    return await records.deeds.do(_submit(records, document, order))
 
 
 async def _submit(records: Records, document: Document, order: Order) -> Receipt:

@@ -186,7 +186,7 @@ async def expire(records: Records, *, now: datetime, pace: float = PACE) -> int:
             await asyncio.sleep(pace * (time.monotonic() - begun))
             begun = time.monotonic()
     await _expire_epochs(records, now)
-    await records.undisturbed(records.shred())
+    await records.deeds.do(records.shred())
     return total
 
 
@@ -231,7 +231,7 @@ async def _batch(records: Records, name: str, cutoff: datetime) -> int | None:
             await asyncio.sleep(0)
     if until == first:
         return None
-    return await records.undisturbed(_expire_range(records, name, cutoff, first, until))
+    return await records.deeds.do(_expire_range(records, name, cutoff, first, until))
 
 
 async def _expire_range(
@@ -301,7 +301,7 @@ async def _expire_epochs(records: Records, now: datetime) -> None:
             holds = dict(state.obligations.holds)
         keeping = Keeping.of(records, holds.values())
         needed = await _is_needed(records, name.decode(), keeping)
-        await records.undisturbed(_expire_epoch(records, name.decode(), cutoff, holds, needed))
+        await records.deeds.do(_expire_epoch(records, name.decode(), cutoff, holds, needed))
 
 
 async def _expire_epoch(

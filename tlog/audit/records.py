@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
 
 import structlog
 
 from tlog.audit.catalogue import Catalogue
 from tlog.audit.claims import event_id_bytes
 from tlog.audit.deadlines import Terms
+from tlog.audit.deeds import Deeds
 from tlog.audit.docket import Docket
 from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.event import Draft, read_payload
@@ -50,8 +50,6 @@ SNAPSHOT_EVERY = 4096
 # An event may bring three records of the log's own with it: a conflict, a repeat, a clock.
 _PER_EVENT = 4
 _STEP = 32
-
-T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -110,6 +108,7 @@ class Records:
         clock: the time of receipt.
         limits: on what orders may do.
         docket: the requests, and how their deadlines stand.
+        deeds: what goes on to its end, whoever waits for it.
     """
 
     def __init__(
@@ -146,7 +145,7 @@ class Records:
         self._wake = asyncio.Event()
         self._exclusive = asyncio.Lock()
         self._shredding = asyncio.Lock()
-        self._deeds: set[asyncio.Future[Any]] = set()
+        self.deeds = Deeds()
         self._closing = False
         self._round_events = min(ROUND_EVENTS, log.config.max_batch_entries // _PER_EVENT)
         if not self._round_events:
@@ -210,7 +209,8 @@ class Records:
         finally:
             records._closing = True
             records._wake.set()
-            await asyncio.wait([task, *records._deeds])
+            await asyncio.wait([task])
+            await records.deeds.ended()
 
     async def accept(self, events: Sequence[str]) -> list[Outcome]:
         """Record events, SD-JWTs with all their disclosures; the answer comes when all is durable.
@@ -404,18 +404,6 @@ class Records:
             except (AuditError, StoreError) as error:
                 raise Unavailable(f"not known to be in order: {error}") from error
             yield state
-
-    async def undisturbed(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for work that goes on to its end if nobody waits for it any more."""
-        task = asyncio.ensure_future(work)
-        self._deeds.add(task)
-        task.add_done_callback(self._done)
-        return await asyncio.shield(task)
-
-    def _done(self, deed: asyncio.Future[Any]) -> None:
-        self._deeds.discard(deed)
-        if not deed.cancelled():
-            deed.exception()  # unheard, if nobody waits for it any more
 
     async def record_alone(self, draft: Draft) -> int:
         """Record an event of the log's own, inside `alone`, and do what it obliges to.

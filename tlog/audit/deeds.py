@@ -1,0 +1,33 @@
+"""Work that goes on to its end, whether or not anybody still waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Deeds:
+    """What is under way: a caller that goes away leaves nothing half done."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Future[Any]] = set()
+
+    async def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Begin it, and wait for it as long as we may."""
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, deed: asyncio.Future[Any]) -> None:
+        self._running.discard(deed)
+        if not deed.cancelled():
+            deed.exception()  # unheard, if nobody waits for it any more
+
+    async def ended(self) -> None:
+        """Wait until all that was begun is done."""
+        if self._running:
+            await asyncio.wait(self._running)
