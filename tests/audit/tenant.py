@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.audit.producer import CATALOGUE, SHOP, TENANT, signer_of
 from tlog.audit import Draft
+from tlog.audit.indexer import indexing
 from tlog.audit.records import Outcome, Recorded, Records
 from tlog.audit.vault import Vault
 from tlog.log import Log, LogConfig, create_log
@@ -38,6 +39,7 @@ async def opened(directory: Path, **settings: Any) -> AsyncIterator[Records]:
             Records.opened(
                 log, vault, LOG, **{"tenant": TENANT, "catalogue": CATALOGUE, **settings}
             ) as records,
+            indexing(directory / "log", records),
         ):
             yield records
     finally:

@@ -7,24 +7,25 @@ What was collected is verified, as whoever gets it will, before it is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tlog.audit.catalogue import TokenClass
 from tlog.audit.errors import EventRefused
 from tlog.audit.evidence import Contents, EvidenceError, Gone, Item, StampItem, Why
 from tlog.audit.evidence_check import OpenedHead, check_package
 from tlog.audit.evidence_file import MAX_RECORDS, MAX_STAMPS, encode_package
+from tlog.audit.index import Place
 from tlog.audit.key_history import KeyHistory
-from tlog.audit.records import Records, StoredRecord
+from tlog.audit.reading import subjects_of
+from tlog.audit.records import Records
+from tlog.audit.search import Query, find
 from tlog.audit.stamper import Stamper
-from tlog.audit.tokens import canonical, make_token
+from tlog.audit.stored import StoredRecord
 from tlog.audit.vault import Part
 from tlog.log import Head, InvalidRequest, Log, Unavailable
-from tlog.merkle import TILE_WIDTH, split_bundle
 from tlog.notes import TlogProof, VerifierKey, open_checkpoint
 
 PATIENCE: Final = 20.0
@@ -32,6 +33,7 @@ PATIENCE: Final = 20.0
 SUBJECT: Final = "subject."
 """Before the name of a claim about a subject, in what is to be disclosed."""
 _STEP: Final = 16
+_PAGE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,45 +155,19 @@ async def collect(
 
 
 async def entries_about(records: Records, subject: str) -> list[int]:
-    """The records about a subject, found by the tokens in their leaves.
+    """The records about a subject, as `search.find` finds them, by index.
 
-    After an erasure only those of class evidence are found: the other tokens went with the key.
+    Raises:
+        Unavailable: there is no index, or it is not where the log is.
     """
-    identifier, vault = canonical(subject), records.vault
-    key, values = vault.find_subject(identifier), set()
-    for name, _ in vault.store.items("epochs"):
-        epoch = name.decode()
-        for kind, secret in (
-            (TokenClass.EVIDENCE, vault.find_epoch(epoch)),
-            (TokenClass.ERASABLE, None if key is None else key.secret),
-        ):
-            if secret is not None:
-                values.add(
-                    make_token(
-                        secret, kind, epoch=epoch, field="subject", identifier=identifier
-                    ).value.encode()
-                )
-    if not values:
-        return []
-    found, size = [], records.log.sequencer.edge.size
-    for start in range(0, size, TILE_WIDTH):
-        width = min(TILE_WIDTH, size - start)
-        bundle = split_bundle(records.log.reader.encoded_bundle(start // TILE_WIDTH, width))
-        for index, entry in enumerate(bundle, start):
-            if any(value in entry for value in values):
-                found.append(index)
-        await asyncio.sleep(0)
-    return found
-
-
-def subjects_of(parts: Iterable[Part]) -> list[str]:
-    """The identifiers of the subjects whose parts can be opened, in canonical form."""
-    return [
-        canonical(disclosure.value)
-        for part in parts
-        for disclosure in part.disclosures
-        if disclosure.name == "id" and isinstance(disclosure.value, str)
-    ]
+    found: list[int] = []
+    after: Place | None = None
+    while True:
+        places, _ = await find(records, Query(subject=subject), limit=_PAGE, after=after)
+        found += [index for _, index in places]
+        if len(places) < _PAGE:
+            return sorted(found)
+        after = places[-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,8 +265,7 @@ def _release(state: State, order: Order, claims: dict[str, Any]) -> Draft:
 def erased_at(records: Records, subject: str) -> int | None:
     """The entry that says that a subject was erased; None if none does, or no more."""
     identifier, found = canonical(subject), None
-    for name, _ in records.vault.store.items("epochs"):
-        epoch = name.decode()
+    for epoch in records.vault.epochs():
         if (secret := records.vault.find_epoch(epoch)) is None:
             continue
         token = make_token(

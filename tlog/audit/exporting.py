@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from tlog.audit.collecting import entries_about, subjects_of
+from tlog.audit.collecting import entries_about
 from tlog.audit.errors import EventRefused
 from tlog.audit.event import read_payload
 from tlog.audit.export_formats import Exported, Format, Writer
 from tlog.audit.jws import parse_jws
 from tlog.audit.leaf import Leaf, parse_leaf
-from tlog.audit.reading import Access, note_read
-from tlog.audit.records import Records, StoredRecord
+from tlog.audit.reading import Access, note_read, subjects_of
+from tlog.audit.records import Records
+from tlog.audit.stored import StoredRecord
 from tlog.audit.times import format_time, parse_time
 from tlog.merkle import TILE_WIDTH, leaf_hash, split_bundle
 

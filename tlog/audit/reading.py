@@ -5,7 +5,7 @@ The record comes first, durable; if it cannot be made, nothing is shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ from tlog.audit.errors import EventRefused
 from tlog.audit.event import MAX_SUBJECTS, Draft
 from tlog.audit.personal import find_personal
 from tlog.audit.records import Records
+from tlog.audit.tokens import canonical
+from tlog.audit.vault import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ async def note_read(
     count: int = 0,
     query: Mapping[str, Any] | None = None,
     public: Mapping[str, Any] | None = None,
+    alone: bool = False,
 ) -> int:
     """Record a read, before anything of it is shown.
 
@@ -74,6 +77,7 @@ async def note_read(
         count: how many records.
         query: what was asked for; personal.
         public: more public claims of the type.
+        alone: whether this is inside `Records.alone`.
 
     Returns:
         The index of its entry; of the first one, where there are more subjects than fit into one.
@@ -90,9 +94,20 @@ async def note_read(
     first = -1
     for start in range(0, max(len(subjects), 1), MAX_SUBJECTS):
         about = [{"id": subject} for subject in subjects[start : start + MAX_SUBJECTS]]
-        recorded = await records.record(Draft(type, claims, personal, about))
-        first = recorded.index if first < 0 else first
+        draft = Draft(type, claims, personal, about)
+        index = await records.record_alone(draft) if alone else (await records.record(draft)).index
+        first = index if first < 0 else first
     return first
+
+
+def subjects_of(parts: Iterable[Part]) -> list[str]:
+    """The identifiers of the subjects whose parts can be opened, in canonical form."""
+    return [
+        canonical(disclosure.value)
+        for part in parts
+        for disclosure in part.disclosures
+        if disclosure.name == "id" and isinstance(disclosure.value, str)
+    ]
 
 
 def _check(field: str, value: str) -> None:

@@ -15,30 +15,31 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
 from tlog.audit.catalogue import Catalogue
-from tlog.audit.claims import event_id_bytes
 from tlog.audit.deadlines import Terms
 from tlog.audit.deeds import Deeds
 from tlog.audit.docket import Docket
 from tlog.audit.errors import AuditError, EventRefused
-from tlog.audit.event import Draft, read_payload
+from tlog.audit.event import Draft
 from tlog.audit.expiry import carry_out
-from tlog.audit.jws import parse_jws
-from tlog.audit.leaf import Leaf, parse_leaf
 from tlog.audit.orders import DEFAULT_LIMITS, Limits
 from tlog.audit.rebuild import State, load_state, replay
 from tlog.audit.round import Counters, Placed, Round
 from tlog.audit.shredding import Shredding
+from tlog.audit.stored import StoredRecord, read_stored
 from tlog.audit.tokens import canonical
-from tlog.audit.vault import Part, Vault
+from tlog.audit.vault import Vault
 from tlog.audit.verifying import Verifiers
 from tlog.log import Log, LogError, Overloaded, Unavailable
-from tlog.merkle import leaf_hash
 from tlog.notes import Signer, VerifierKey
 from tlog.store import StoreError
+
+if TYPE_CHECKING:
+    from tlog.audit.indexer import Indexer
 
 ROUND_EVENTS = 1024
 """Events of one round: they keep the event loop for some 100 ms, in steps of a few."""
@@ -72,23 +73,6 @@ class Recorded:
 Outcome = Recorded | EventRefused
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRecord:
-    """A record as it can still be read.
-
-    Attributes:
-        index: of its entry.
-        leaf: as in the log.
-        payload: of its JWS: the public claims, and the digests.
-        parts: what is said of all subjects, then of each.
-    """
-
-    index: int
-    leaf: Leaf
-    payload: dict[str, object]
-    parts: Sequence[Part]
-
-
 @dataclass(slots=True)
 class _Call:
     events: Sequence[str | Draft]
@@ -109,6 +93,8 @@ class Records:
         limits: on what orders may do.
         docket: the requests, and how their deadlines stand.
         deeds: what goes on to its end, whoever waits for it.
+        grew: set whenever the log has more records.
+        index: finds records; None where `indexer.indexing` keeps none.
     """
 
     def __init__(
@@ -143,6 +129,8 @@ class Records:
         self._pending = 0
         self._pending_bytes = 0
         self._wake = asyncio.Event()
+        self.grew = asyncio.Event()
+        self.index: Indexer | None = None
         self._exclusive = asyncio.Lock()
         self._shredding = asyncio.Lock()
         self.deeds = Deeds()
@@ -363,6 +351,7 @@ class Records:
         if state.size - state.saved >= SNAPSHOT_EVERY:
             store.write([state.snapshot()])
         self._state = state
+        self.grew.set()
         return placed
 
     async def _recover(self) -> State:
@@ -476,14 +465,7 @@ class Records:
             EventRefused: the entry is no record.
             VaultDamaged: a part is not what was signed.
         """
-        entry = self.log.reader.entry(index, self.log.sequencer.edge.size)
-        leaf = parse_leaf(entry)
-        jws = parse_jws(leaf.jws)
-        payload = read_payload(jws)
-        parts = self.vault.open_parts(
-            payload, event_id_bytes(payload["event_id"]), leaf_hash(entry)
-        )
-        return StoredRecord(index, leaf, payload, parts)
+        return read_stored(self.log, self.vault, index)
 
 
 def _outcome(each: EventRefused | Placed, placed: Sequence[int]) -> Outcome:

@@ -22,7 +22,7 @@ from tlog.audit.leaf import Leaf, encode_leaf
 from tlog.audit.obligations import OBLIGING, Obliging
 from tlog.audit.rebuild import ROW_SIZE, State, index_row, known_rows
 from tlog.audit.tokens import Token, canonical, epoch_of, identifier_of, make_token
-from tlog.audit.vault import Sealing, SubjectKey, Vault, part_key
+from tlog.audit.vault import Sealing, SubjectKey, Vault, joint_secret, part_key
 from tlog.audit.verifying import Claim
 from tlog.merkle import leaf_hash
 from tlog.notes import Signer
@@ -292,8 +292,3 @@ class Round:
                 counters.recorded += 1
         for kind in self.findings:
             setattr(counters, kind, getattr(counters, kind) + 1)
-
-
-def joint_secret(keys: Sequence[SubjectKey]) -> bytes:
-    """The secret of several subjects together: gone with the first of them."""
-    return b"".join(key.secret for key in sorted(set(keys), key=lambda key: key.key_id))

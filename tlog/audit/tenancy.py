@@ -27,6 +27,7 @@ from tlog.audit.catalogue import default_catalogue, load_catalogue
 from tlog.audit.claims import check_producer_name
 from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.expiry import expiring
+from tlog.audit.indexer import indexing
 from tlog.audit.orders import DEFAULT_LIMITS, Limits
 from tlog.audit.records import Records
 from tlog.audit.tenant_key import create_tenant_key, load_tenant_key
@@ -203,13 +204,13 @@ async def recording(
     *,
     passphrase: bytes | None,
     verifiers: Verifiers | None = None,
-    expire: bool = False,
+    serving: bool = False,
     ways: Ways | None = None,
 ) -> AsyncIterator[Records]:
     """The records of a records log that is open, while inside; see `Records.opened`.
 
-    With `expire`, what is past its time goes meanwhile; see `expiry`. With `ways`, whom the
-    settings name is told of deadlines meanwhile; see `alerter`.
+    While it is `serving`, what is past its time goes, and the search index follows the log; see
+    `expiry` and `indexer`. With `ways`, whom the settings name is told of deadlines; see `alerter`.
 
     Raises:
         AuditError, NoteError, StoreError: they cannot be opened; the message says why.
@@ -241,7 +242,8 @@ async def recording(
             ) as records,
             contextlib.AsyncExitStack() as stack,
         ):
-            if expire:
+            if serving:
+                await stack.enter_async_context(indexing(directory, records))
                 seconds = config.expiry_interval
                 await stack.enter_async_context(expiring(records, interval=seconds))
             warn = config.warn_days_before

@@ -178,6 +178,10 @@ class Vault:
         self._keep({identifier: found})
         return found
 
+    def epochs(self) -> list[str]:
+        """The epochs that have a token key, by time."""
+        return sorted(name.decode() for name, _ in self.store.items("epochs"))
+
     def find_epoch(self, epoch: str) -> bytes | None:
         """The tenant's token key of an epoch; None if it has none, or no more."""
         if (cached := self._epochs.get(epoch)) is not None:
@@ -342,6 +346,11 @@ def split_part(row: bytes) -> tuple[list[bytes], bytes]:
     """The key ids of a stored part, and what is sealed: nothing, once erased."""
     end = 1 + row[0] * KEY_ID_SIZE
     return [row[at : at + KEY_ID_SIZE] for at in range(1, end, KEY_ID_SIZE)], row[end:]
+
+
+def joint_secret(keys: Sequence[SubjectKey]) -> bytes:
+    """The secret of several subjects together: gone with the first of them."""
+    return b"".join(key.secret for key in sorted(set(keys), key=lambda key: key.key_id))
 
 
 def _part_secret(secret: bytes, key: bytes) -> bytes:

@@ -144,7 +144,7 @@ async def _open_records(
     found = {}
     for directory, log in keeping:
         kept = recording(
-            directory, log, passphrase=passphrase, verifiers=verifiers, expire=True, ways=ways
+            directory, log, passphrase=passphrase, verifiers=verifiers, serving=True, ways=ways
         )
         found[log.name] = await stack.enter_async_context(kept)
     return found

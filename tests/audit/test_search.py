@@ -1,0 +1,416 @@
+"""The search index against a plain model of what was recorded, and what it says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.audit.producer import ALICE, SHOP, access, received, signed
+from tests.audit.tenant import TILL, create, indices, opened, registration, tenant
+from tlog.audit import Draft, EventRefused
+from tlog.audit import index as index_module
+from tlog.audit.index import DIRECTORY, Index
+from tlog.audit.indexer import reindex
+from tlog.audit.reading import Access, Caller
+from tlog.audit.records import Records
+from tlog.audit.search import MAX_PAGE, MAX_TEXT, Query, find, search, show
+from tlog.audit.tokens import canonical
+from tlog.audit.vault import Erasure
+from tlog.log import InvalidRequest, Log, OutOfRange, Unavailable
+
+EVE = Access(Caller("eve", "local_user"), "a complaint")
+PEOPLE = [ALICE, "bob@example.com", "Carol@Example.com", "dave"]
+BEGIN = datetime(2026, 2, 1, tzinfo=UTC)
+DATABASE = Path("log", DIRECTORY, "records.db")
+
+
+class Clock:
+    """The time of receipt, which is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = BEGIN
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def drafted(dice: random.Random, now: datetime) -> Draft:
+    """An event, as chance has it."""
+    about = dice.sample(PEOPLE, dice.choice([1, 1, 1, 2]))
+    public: dict[str, Any] = {"outcome": dice.choice(["success", "denied"])}
+    if dice.random() < 0.5:
+        public |= {"request_id": f"R-{dice.randrange(3)}"}
+    when = now - timedelta(seconds=dice.randrange(1000))
+    actor = dice.choice([*PEOPLE, "eve"])
+    if dice.random() < 0.4:
+        public |= {"request_id": "R-9", "request_type": "delete", "channel": "webform"}
+        personal: dict[str, Any] = {"actor": {"id": actor}}
+        return Draft(
+            "request.received", public, personal, [{"id": a} for a in about], occurred_at=when
+        )
+    kind = dice.choice(["customers", "orders"])
+    return access(
+        *about,
+        public={"purpose": "support", "resource_type": kind} | public,
+        personal={"actor": actor, "resource": f"{kind}/{dice.randrange(3)}"},
+        occurred_at=when,
+    )
+
+
+def known(draft: Draft, producer: str) -> dict[str, Any]:
+    """What the model knows of an event."""
+    personal, public = draft.personal, draft.public
+    actor = personal["actor"]
+    return {
+        "subjects": {canonical(each["id"]) for each in draft.subjects},
+        "actor": canonical(actor["id"] if isinstance(actor, dict) else actor),
+        "resource": personal.get("resource", ""),
+        "erasable": draft.type.startswith("access."),
+        "type": draft.type,
+        "producer": producer,
+        "at": draft.occurred_at,
+        **{name: public.get(name, "") for name in ("request_id", "outcome", "resource_type")},
+    }
+
+
+@pytest.fixture
+async def recorded(tmp_path: Path) -> AsyncIterator[tuple[Records, dict[int, dict[str, Any]]]]:
+    """Events of three quarters, and what a plain model knows of them."""
+    dice, clock = random.Random(20261125), Clock()
+    model: dict[int, dict[str, Any]] = {}
+    async with tenant(tmp_path, clock=clock) as records:
+        seqs = {SHOP.vkey.name: 0, TILL.vkey.name: 0}
+        for _ in range(3):
+            for signer in (SHOP, TILL):
+                drafts = [drafted(dice, clock.now) for _ in range(25)]
+                name, sent = signer.vkey.name, []
+                for draft in drafts:
+                    seqs[name] += 1
+                    sent.append(signed(draft, seqs[name], signer))
+                for index, draft in zip(indices(await records.accept(sent)), drafts, strict=True):
+                    model[index] = known(draft, name)
+            clock.now += timedelta(days=80)
+        yield records, model
+
+
+def matches(one: dict[str, Any], query: Query) -> bool:
+    """Whether a query finds it, by the rules that its help tells."""
+    plain = ("request_id", "outcome", "producer", "resource_type")
+    if any((value := getattr(query, name)) and one[name] != value for name in plain):
+        return False
+    subject = canonical(query.subject)
+    if subject and subject not in one["subjects"]:
+        return False
+    if query.actor:
+        actor = canonical(query.actor)
+        # Of an event about several, in an erasable class, the token is made with all their keys.
+        joint = one["erasable"] and actor in one["subjects"] and len(one["subjects"]) > 1
+        if one["actor"] != actor or joint:
+            return False
+    if query.resource:
+        joint = one["erasable"] and one["subjects"] != {subject}
+        if one["resource"] != query.resource or joint:
+            return False
+    return (
+        (not query.types or one["type"] in query.types)
+        and (query.since is None or query.since <= one["at"])
+        and (query.until is None or one["at"] < query.until)
+    )
+
+
+def asked(dice: random.Random) -> Query:
+    """A query, as chance has it: mostly of one or two conditions."""
+    whole: dict[str, Any] = {
+        "subject": dice.choice([*PEOPLE, "nobody", " ALICE@example.COM "]),
+        "actor": dice.choice([*PEOPLE, "eve", "nobody"]),
+        "resource": f"customers/{dice.randrange(3)}",
+        "resource_type": dice.choice(["customers", "orders", "none"]),
+        "types": tuple(dice.sample(["request.received", "access.read", "x"], dice.choice([1, 2]))),
+        "request_id": f"R-{dice.choice([0, 1, 9, 77])}",
+        "outcome": dice.choice(["success", "denied", "partial"]),
+        "producer": dice.choice(["shop", "till", "none"]),
+        "since": BEGIN + timedelta(days=dice.randrange(170)),
+        "until": BEGIN + timedelta(days=dice.randrange(170)),
+    }
+    names = dice.sample(sorted(whole), dice.choice([1, 1, 2, 2, 3]))
+    return Query(newest_first=dice.random() < 0.5, **{name: whole[name] for name in names})
+
+
+async def test_queries_find_what_a_model_finds(
+    recorded: tuple[Records, dict[int, dict[str, Any]]],
+) -> None:
+    records, model = recorded
+    dice, hits = random.Random(7), 0
+    for _ in range(400):
+        query = asked(dice)
+        expected = sorted(
+            ((one["at"], index) for index, one in model.items() if matches(one, query)),
+            reverse=query.newest_first,
+        )
+        hits += bool(expected)
+        limit, after, found = dice.randrange(1, 12), None, []
+        while True:
+            places, complete_to = await find(records, query, limit=limit, after=after)
+            assert complete_to == records.log.sequencer.edge.size
+            # What the log itself recorded of them, a clock or a gap, is not the model's.
+            found += [index for _, index in places if index in model]
+            if len(places) < limit:
+                break
+            after = places[-1]
+        assert found == [index for _, index in expected], query
+    assert hits > 150
+
+
+async def test_pages_are_recorded_under_whom_they_open(tmp_path: Path) -> None:
+    async with tenant(tmp_path) as records:
+        drafts = [received(subjects=[{"id": each}]) for each in (ALICE, "bob@example.com") * 3]
+        sent = [signed(draft, seq) for seq, draft in enumerate(drafts, 1)]
+        about_alice = indices(await records.accept(sent))[::2]
+        page = await search(records, EVE, Query(subject=ALICE), limit=2)
+        assert [each.index for each in page.records] == about_alice[:2]
+        last = await search(records, EVE, Query(subject=ALICE), limit=2, cursor=page.cursor)
+        # The reading of the first page was about her, and is found too.
+        assert last.records[0].index == about_alice[2]
+        assert str(last.records[1].payload["type"]) == "log.read"
+        assert not last.cursor
+        read = records.read(last.records[1].index)
+        said = {d.name: d.value for part in read.parts for d in part.disclosures}
+        assert said["actor"] == {"id": "eve", "kind": "local_user"}
+        assert said["id"] == ALICE
+        assert read.payload["purpose"] == "a complaint"
+        assert read.payload["count"] == 2
+
+
+async def test_a_search_for_somebody_unknown_brings_no_name_back(tmp_path: Path) -> None:
+    async with tenant(tmp_path) as records:
+        sent = [signed(received(), 1), signed(access(ALICE), 2)]
+        asks, reads = indices(await records.accept(sent))
+        erasure = Erasure(0, "R-1")
+        await _erase(records, ALICE, erasure)
+        page = await search(records, EVE, Query(subject=ALICE))
+        # Of class evidence alone; what was said in it is gone.
+        assert [each.index for each in page.records] == [asks]
+        assert {part.erasure for part in page.records[0].parts} == {erasure}
+        noted = records.read(records.log.sequencer.edge.size - 1)
+        assert noted.payload["type"] == "log.read"
+        assert ALICE not in repr(noted)
+        assert records.vault.find_subject(ALICE) is None
+        details = {d.name: d.value for part in noted.parts for d in part.disclosures}["details"]
+        assert details.keys() == {"subject_token", "epoch"}
+        assert reads not in [each.index for each in page.records]
+
+
+async def _erase(records: Records, subject: str, erasure: Erasure) -> None:
+    from tlog.audit.shredding import Shredding
+
+    async with records.alone():
+        shredding = Shredding(records.vault)
+        key = records.vault.find_subject(canonical(subject))
+        assert key is not None
+        shredding.destroy({key.key_id: erasure}, identifier=canonical(subject))
+        records.vault.store.begin_shred(shredding.puts, shredding.ranges)
+    await records.shred()
+
+
+async def test_one_record(tmp_path: Path) -> None:
+    async with tenant(tmp_path) as records:
+        (index,) = indices(await records.accept([signed(received())]))
+        shown = await show(records, EVE, index)
+        assert {d.name for part in shown.parts for d in part.disclosures} >= {"id", "details"}
+        assert records.read(index + 1).payload["type"] == "log.read"
+        with pytest.raises(OutOfRange):
+            await show(records, EVE, 1 << 40)
+        with pytest.raises(OutOfRange):
+            records.read(index + 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"subject": "x" * (MAX_TEXT + 1)}, "subject"),
+        ({"subject": " "}, "subject"),
+        ({"actor": "a\x00b"}, "actor"),
+        ({"producer": "a\nb"}, "producer"),
+        ({"types": ("a",) * 65}, "types"),
+        ({"types": ("\x7f",)}, "types"),
+        ({"since": datetime(2026, 1, 1)}, "since"),
+    ],
+)
+def test_what_cannot_be_asked(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        Query(**changes)
+    assert refused.value.field == field
+
+
+async def test_cursors_and_limits(tmp_path: Path) -> None:
+    async with tenant(tmp_path) as records:
+        page = await search(records, EVE, Query(), limit=1)
+        before = records.log.sequencer.edge.size
+        for cursor in ("x", "!", page.cursor[:-2], page.cursor + "AAAA", "_" * 23, "A" * 10_000):
+            with pytest.raises(InvalidRequest):
+                await search(records, EVE, Query(), cursor=cursor)
+        with pytest.raises(InvalidRequest, match="order"):
+            await search(records, EVE, Query(newest_first=True), cursor=page.cursor)
+        for limit in (0, -1, MAX_PAGE + 1):
+            with pytest.raises(InvalidRequest):
+                await search(records, EVE, Query(), limit=limit)
+        with pytest.raises(EventRefused):
+            Access(EVE.caller, " ")
+        assert records.log.sequencer.edge.size == before
+
+
+async def test_a_query_that_takes_too_long_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tenant(tmp_path) as records:
+        sent = [signed(access(ALICE), seq) for seq in range(1, 200)]
+        await records.accept(sent)
+        assert (await find(records, Query(producer="shop"), limit=1))[0]
+        monkeypatch.setattr(index_module, "SECONDS", -1.0)
+        monkeypatch.setattr(index_module, "_STEPS", 1)
+        with pytest.raises(Unavailable, match="ask for less"):
+            await find(records, Query(producer="shop"), limit=1)
+        monkeypatch.undo()
+        assert (await find(records, Query(producer="shop"), limit=1))[0]
+
+
+async def found(records: Records, **query: Any) -> list[int]:
+    places, _ = await find(records, Query(**query), limit=1000)
+    return [index for _, index in places]
+
+
+async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with tenant(tmp_path) as records:
+        first = indices(await records.accept([signed(received(), 1)]))
+        assert await found(records, subject=ALICE) == first
+    # Recorded while nothing was indexed.
+    index = Index(tmp_path / "log")
+    assert index.size == first[0] + 1
+    index.close()
+    async with opened(tmp_path) as records:
+        more = indices(await records.accept([signed(received(), 2)]))
+        assert await found(records, subject=ALICE) == first + more
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "ahead",
+        "other root",
+        "other log",
+        "other version",
+        "garbage",
+        "no rows",
+        "a table less",
+        "removed",
+    ],
+)
+async def test_an_index_that_is_not_the_logs_is_made_anew(tmp_path: Path, harm: str) -> None:
+    async with tenant(tmp_path) as records:
+        first = indices(await records.accept([signed(received(), 1)]))
+        assert await found(records, subject=ALICE) == first
+    path = tmp_path / DATABASE
+    if harm == "garbage":
+        for each in path.parent.iterdir():
+            each.write_bytes(b"garbage" * 1000)
+    elif harm == "removed":
+        Index.remove(tmp_path / "log")
+    else:
+        statement = {
+            "ahead": "UPDATE covers SET size = 100",
+            "other root": "UPDATE covers SET root = zeroblob(32)",
+            "other log": "UPDATE covers SET origin = 'example.com/other'",
+            "other version": "PRAGMA user_version = 9",
+            "no rows": "DELETE FROM covers",
+            "a table less": "DROP TABLE covers",
+        }[harm]
+        with sqlite3.connect(path) as database:
+            database.execute("DELETE FROM subjects")
+            database.execute(statement)
+        database.close()
+    async with opened(tmp_path) as records:
+        assert await found(records, subject=ALICE) == first
+
+
+async def test_damage_is_mended_while_it_serves(tmp_path: Path) -> None:
+    async with tenant(tmp_path) as records:
+        sent = [signed(access(f"user{seq}@example.com"), seq) for seq in range(1, 400)]
+        await records.accept(sent)
+        assert len(await found(records, producer="shop")) == 399
+        index = records.index
+        assert index is not None
+        # The cache of the connection would hide what is on the disk.
+        await asyncio.to_thread(index._index._reader.execute, "PRAGMA cache_size = 0")
+        await asyncio.to_thread(index._index._writer.execute, "PRAGMA wal_checkpoint(TRUNCATE)")
+        data = bytearray((tmp_path / DATABASE).read_bytes())
+        data[4096:] = b"\xff" * (len(data) - 4096)
+        (tmp_path / DATABASE).write_bytes(data)
+        with pytest.raises(Unavailable):
+            await found(records, producer="shop")
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    if len(await found(records, producer="shop")) == 399:
+                        break
+                except Unavailable:
+                    await asyncio.sleep(0.01)
+
+
+async def test_reindexing(tmp_path: Path) -> None:
+    async with tenant(tmp_path) as records:
+        sent = [signed(received(), seq) for seq in range(1, 700)]
+        first = indices(await records.accept(sent))
+    with sqlite3.connect(tmp_path / DATABASE) as database:
+        database.execute("DELETE FROM subjects")
+    database.close()
+    told: list[tuple[int, int]] = []
+    async with Log.opened(tmp_path / "log") as log:
+        size = log.sequencer.edge.size
+        assert (
+            await reindex(tmp_path / "log", log, progress=lambda *each: told.append(each)) == size
+        )
+    assert told[-1] == (size, size)
+    async with opened(tmp_path) as records:
+        assert await found(records, subject=ALICE) == first
+
+
+async def test_entries_that_are_no_records_are_passed_over(tmp_path: Path) -> None:
+    create(tmp_path)
+    async with Log.opened(tmp_path / "log") as log:
+        await log.submit([b"an entry of before", b"{}"])
+    async with opened(tmp_path) as records:
+        await records.record(registration(SHOP))
+        assert await found(records) == [2]
+        with pytest.raises(InvalidRequest, match="no record"):
+            await show(records, EVE, 0)
+
+
+async def test_nothing_personal_is_in_it(tmp_path: Path) -> None:
+    async with tenant(tmp_path) as records:
+        draft = replace(received(), personal={"actor": "mallory", "resource": "s3://secret"})
+        await records.accept([signed(draft)])
+        assert len(await found(records, subject=ALICE)) == 1
+        assert len(await found(records, actor="mallory")) == 1
+        for file in (tmp_path / "log" / DIRECTORY).iterdir():
+            data = file.read_bytes().lower()
+            assert not any(word in data for word in (b"alice", b"mallory", b"secret")), file
+    for file in (tmp_path / "log" / DIRECTORY).iterdir():
+        data = file.read_bytes().lower()
+        assert b"request.received" in data
+        assert not any(word in data for word in (b"alice", b"mallory", b"secret")), file
+
+
+async def test_without_an_index_it_says_so(tmp_path: Path) -> None:
+    async with tenant(tmp_path) as records:
+        records.index, kept = None, records.index
+        with pytest.raises(Unavailable, match="tlog reindex"):
+            await find(records, Query(), limit=1)
+        records.index = kept

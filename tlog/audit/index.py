@@ -1,0 +1,293 @@
+"""The search index: which records have which public claims and tokens, in SQLite.
+
+Derived from the leaves alone, so there is nothing personal in it and no key, and it outlives an
+erasure as the log does: the tokens that are left in it belong to nobody whom one could name. Lost
+or damaged, it is made anew. In `DIR/index/records.db`:
+
+    records     index of the entry, time (of the event, microseconds), public claims, tokens of
+                actor and resource
+    subjects    token, time, index: an event may have many
+    covers      of which log, how many of its entries, and the root hash of the tree of so many
+
+Results stand by the time of the event, then by index, and each column has an index in that order:
+a page costs what it holds, wherever it begins. Of several conditions the rarest leads, the others
+only filter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from tlog.audit.codec import decode_base64url
+from tlog.audit.errors import AuditError, EventRefused
+from tlog.audit.event import read_payload
+from tlog.audit.jws import parse_jws
+from tlog.audit.leaf import parse_leaf
+from tlog.audit.times import parse_time
+
+DIRECTORY: Final = "index"
+_FILE: Final = "records.db"
+_VERSION: Final = 1
+SECONDS: Final = 5.0
+"""What one query may take."""
+# Beyond so many, one condition is as good to begin with as another.
+_ENOUGH: Final = 1000
+# Steps of SQLite's machine between two looks at the clock.
+_STEPS: Final = 10_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+COLUMNS: Final = (
+    "type",
+    "producer",
+    "request_id",
+    "outcome",
+    "resource_type",
+    "actor",
+    "resource",
+)
+SUBJECT: Final = "subject"
+"""What can be asked for besides the columns."""
+
+_SCHEMA: Final = f"""
+CREATE TABLE covers (origin TEXT, size INTEGER, root BLOB);
+CREATE TABLE records (idx INTEGER PRIMARY KEY, at INTEGER NOT NULL, {", ".join(COLUMNS)});
+CREATE TABLE subjects (token BLOB, at INTEGER, idx INTEGER, PRIMARY KEY (token, at, idx))
+    WITHOUT ROWID;
+CREATE INDEX by_time ON records (at);
+{"".join(f"CREATE INDEX by_{c} ON records ({c}, at) WHERE {c} IS NOT NULL;" for c in COLUMNS)}
+PRAGMA user_version = {_VERSION};
+"""
+_CLAIMS: Final = ("type", "producer_id", "request_id", "outcome", "resource_type")
+
+Place = tuple[int, int]
+"""Of a record among the results: its time in microseconds, its index."""
+
+
+class IndexDamaged(AuditError):
+    """The index is not what it should be: make it anew."""
+
+
+class TooSlow(AuditError):
+    """A query would take too long: its conditions leave too much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for: of each name one of the values, and of the time a part.
+
+    Attributes:
+        values: by column, or `subject`; text, or tokens of 32 bytes. No values: nothing is found.
+        since: not before; microseconds.
+        until: before.
+        after: beyond this place, in the order that is asked for.
+        newest_first: the order.
+        limit: of places.
+    """
+
+    limit: int
+    values: Mapping[str, Sequence[str | bytes]] = field(default_factory=dict)
+    since: int | None = None
+    until: int | None = None
+    after: Place | None = None
+    newest_first: bool = False
+
+
+class Index:
+    """An open index. One thread writes, with `add`, and one thread reads, with `find`.
+
+    Attributes:
+        size: how many entries of the log it has.
+        root: the root hash of the tree of so many.
+        origin: of the log; empty at first.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / DIRECTORY / _FILE
+        self._path.parent.mkdir(exist_ok=True)
+        with self._errors():
+            self._writer = self._connect()
+            if self._version() == 0:
+                self._writer.executescript(_SCHEMA)
+                self._writer.execute("INSERT INTO covers VALUES ('', 0, x'')")
+                self._writer.commit()
+            elif self._version() != _VERSION:
+                raise IndexDamaged(f"{self._path} is of version {self._version()}")
+            rows = self._writer.execute("SELECT origin, size, root FROM covers").fetchall()
+            self._reader = self._connect()
+        if len(rows) != 1 or [*map(type, rows[0])] != [str, int, bytes]:
+            raise IndexDamaged(f"{self._path} does not say what it covers")
+        self.origin: str = rows[0][0]
+        self.size: int = rows[0][1]
+        self.root: bytes = rows[0][2]
+
+    @staticmethod
+    def remove(directory: Path) -> None:
+        """Remove the index of a log: it will be made anew."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory / DIRECTORY)
+
+    def _connect(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path, check_same_thread=False, isolation_level="IMMEDIATE")
+        # After a crash it may lack the last batches, but is whole.
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA cache_size = -16384")
+        return database
+
+    def _version(self) -> int:
+        version: int = self._writer.execute("PRAGMA user_version").fetchone()[0]
+        return version
+
+    def close(self) -> None:
+        """Close it."""
+        for each in (self._reader, self._writer):
+            each.close()
+
+    def add(self, entries: Sequence[bytes], *, origin: str, root: bytes) -> None:
+        """Take in the entries that follow, all or none. What is no record is passed over.
+
+        Args:
+            entries: from `size` on.
+            origin: of their log.
+            root: of the tree with them.
+
+        Raises:
+            IndexDamaged: make it anew.
+            AuditError: the disk is full, say: try again.
+        """
+        records, subjects = [], []
+        for index, entry in enumerate(entries, self.size):
+            with contextlib.suppress(EventRefused, LookupError):
+                row, tokens = _read(entry, index)
+                records.append(row)
+                subjects += [(token, row[1], index) for token in tokens]
+        size = self.size + len(entries)
+        marks = ", ".join("?" * (2 + len(COLUMNS)))
+        with self._errors(), self._writer as writer:
+            writer.executemany(f"INSERT INTO records VALUES ({marks})", records)  # noqa: S608
+            writer.executemany("INSERT OR IGNORE INTO subjects VALUES (?, ?, ?)", subjects)
+            writer.execute("UPDATE covers SET origin = ?, size = ?, root = ?", (origin, size, root))
+        self.origin, self.size, self.root = origin, size, root
+
+    def find(self, wanted: Wanted) -> list[Place]:
+        """The places of the first records that are wanted.
+
+        Raises:
+            TooSlow: it would take over `SECONDS`.
+            IndexDamaged: make it anew.
+        """
+        deadline = time.monotonic() + SECONDS
+        with self._errors():
+            self._reader.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
+            leading = min(wanted.values, key=lambda name: self._rarity(name, wanted), default="")
+            if not leading:
+                return list(self._select(wanted, "", None))
+            # The values of one name are runs in the order that is wanted: merged, they are, too.
+            runs = [self._select(wanted, leading, value) for value in wanted.values[leading]]
+            merged = heapq.merge(*runs, reverse=wanted.newest_first)
+            return list(islice(dict.fromkeys(merged), wanted.limit))
+
+    def _rarity(self, name: str, wanted: Wanted) -> int:
+        table = "subjects WHERE token = ?" if name == SUBJECT else f"records WHERE {name} = ?"
+        return sum(
+            self._reader.execute(
+                f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {_ENOUGH})",  # noqa: S608
+                (value,),
+            ).fetchone()[0]
+            for value in wanted.values[name]
+        )
+
+    def _select(self, wanted: Wanted, leading: str, value: str | bytes | None) -> Iterator[Place]:
+        """The places that have the value, in order, as far as they may be on the page."""
+        conditions: list[str] = []
+        given: list[Any] = []
+        if leading == SUBJECT:
+            source, at, idx = (
+                "subjects AS s CROSS JOIN records AS r ON r.idx = s.idx",
+                "s.at",
+                "s.idx",
+            )
+            conditions.append("s.token = ?")
+        else:
+            source = f"records AS r INDEXED BY by_{leading or 'time'}"
+            at, idx = "r.at", "r.idx"
+            if leading:
+                conditions.append(f"r.{leading} = ?")
+        if leading:
+            given.append(value)
+        for name, values in wanted.values.items():
+            if name != leading:
+                marks = ", ".join("?" * len(values))
+                about = (
+                    "EXISTS (SELECT 1 FROM subjects AS o "  # noqa: S608
+                    f"WHERE o.token IN ({marks}) AND o.at = r.at AND o.idx = r.idx)"
+                )
+                conditions.append(about if name == SUBJECT else f"r.{name} IN ({marks})")
+                given += values
+        for sign, bound in ((">=", wanted.since), ("<", wanted.until)):
+            if bound is not None:
+                conditions.append(f"{at} {sign} ?")
+                given.append(bound)
+        if wanted.after is not None:
+            sign = "<" if wanted.newest_first else ">"
+            conditions.append(f"{at} {sign}= ? AND ({at}, {idx}) {sign} (?, ?)")
+            given += [wanted.after[0], *wanted.after]
+        order = "DESC" if wanted.newest_first else "ASC"
+        return self._reader.execute(
+            f"SELECT {at}, {idx} FROM {source} WHERE {' AND '.join(conditions) or 'TRUE'} "  # noqa: S608
+            f"ORDER BY {at} {order}, {idx} {order} LIMIT ?",
+            (*given, wanted.limit),
+        )
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if str(error) == "interrupted":
+                raise TooSlow(
+                    f"it takes more than {SECONDS:g} seconds: ask for less, with --since and "
+                    "--until, or one more condition"
+                ) from None
+            if str(error).startswith("no such"):  # table, or column
+                raise IndexDamaged(f"{self._path}: {error}") from None
+            raise AuditError(f"{self._path}: {error}") from None
+        except sqlite3.Error as error:
+            raise IndexDamaged(f"{self._path}: {error}") from None
+
+
+def microseconds(moment: datetime) -> int:
+    """A time as the index has it."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _read(entry: bytes, index: int) -> tuple[tuple[Any, ...], list[bytes]]:
+    """A record's row, and the tokens of its subjects.
+
+    Its signature is not verified again: the log takes none in that was not.
+    """
+    leaf = parse_leaf(entry)
+    payload = read_payload(parse_jws(leaf.jws))
+    at = microseconds(parse_time(payload["occurred_at"], field="occurred_at"))
+    tokens = {token.field: token for token in leaf.tokens}
+    named = [
+        decode_base64url(tokens[name].value, field=name) if name in tokens else None
+        for name in ("actor", "resource")
+    ]
+    subjects = [
+        decode_base64url(token.value, field=SUBJECT)
+        for token in leaf.tokens
+        if token.field == SUBJECT
+    ]
+    return (index, at, *[payload.get(name) for name in _CLAIMS], *named), subjects

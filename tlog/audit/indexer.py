@@ -1,0 +1,210 @@
+"""The indexer: keeps the search index where the log is, beside its work.
+
+The log is the truth, so the index may lag, and a kill takes nothing that is not read again. On
+opening, and whenever it turns out to be damaged, it is held against the tree: what is of another
+log, ahead of this one, or of another past, is made anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from tlog.audit.errors import AuditError
+from tlog.audit.index import Index, IndexDamaged, Place, Wanted
+from tlog.log import Log
+from tlog.merkle import TILE_WIDTH, ProofError, RightEdge, Tile, split_bundle
+from tlog.store import StoreError
+
+if TYPE_CHECKING:
+    from tlog.audit.records import Records
+
+WINDOW: Final = 8 * TILE_WIDTH
+"""Entries that are taken in at once."""
+LINGER: Final = 0.02
+"""Seconds for more to come, before a window is made of less."""
+_RETRY: Final = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Indexer:
+    """The index of one log. Make it with `indexing`; one event loop runs it."""
+
+    def __init__(self, directory: Path, log: Log, *, grew: asyncio.Event) -> None:
+        self._directory = directory
+        self._log = log
+        self._grew = grew
+        self._damage = ""
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"tlog-index-{log.name}")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"tlog-search-{log.name}")
+        self._grown = asyncio.Condition()
+        self._index = open_index(directory, log)
+
+    @property
+    def size(self) -> int:
+        """How many entries of the log it has."""
+        return self._index.size
+
+    def close(self) -> None:
+        """Finish what is under way, and close it."""
+        for each in (self._writer, self._reader):
+            each.shutdown()
+        self._index.close()
+
+    async def find(self, wanted: Wanted) -> list[Place]:
+        """See `Index.find`."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._reader, lambda: self._index.find(wanted))
+        except IndexDamaged as error:
+            self._damage = str(error)
+            self._grew.set()
+            raise
+
+    async def caught_up(self, size: int, *, patience: float) -> int:
+        """Wait until it has so many entries; how many it has, when patience ends before."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience), self._grown:
+                await self._grown.wait_for(lambda: self.size >= size)
+        return self.size
+
+    async def follow(self) -> None:
+        """Take in what the log has, and gets, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._grew.clear()
+            try:
+                if self._damage:
+                    await self._make_anew()
+                elif self.size == self._log.sequencer.edge.size:
+                    await self._grew.wait()
+                    await asyncio.sleep(LINGER)
+                    continue
+                await loop.run_in_executor(self._writer, await self._next())
+            except IndexDamaged as error:
+                self._damage = str(error)
+            except (AuditError, StoreError) as error:
+                _log.error("not indexed", log=self._log.name, reason=str(error))
+                await asyncio.sleep(_RETRY)
+            else:
+                async with self._grown:
+                    self._grown.notify_all()
+
+    async def _next(self) -> Callable[[], None]:
+        """What takes in the next window of entries; it blocks."""
+        entries: list[bytes] = []
+        log, begin = self._log, self.size
+        end = min(begin - begin % TILE_WIDTH + WINDOW, log.sequencer.edge.size)
+        while (at := begin + len(entries)) < end:
+            bundle, skip = divmod(at, TILE_WIDTH)
+            width = min(TILE_WIDTH, end - at + skip)
+            entries += split_bundle(log.reader.encoded_bundle(bundle, width))[skip:]
+            await asyncio.sleep(0)
+        return partial(self._index.add, entries, origin=log.origin, root=_root(log, end))
+
+    async def _make_anew(self) -> None:
+        _log.warning("the search index is made anew", log=self._log.name, why=self._damage)
+
+        def swap() -> None:
+            self._index.close()
+            Index.remove(self._directory)
+            self._index = Index(self._directory)
+
+        # Between two searches.
+        await asyncio.get_running_loop().run_in_executor(self._reader, swap)
+        self._damage = ""
+
+
+def open_index(directory: Path, log: Log) -> Index:
+    """The index in a log's directory, made anew if it is not this log's.
+
+    Raises:
+        AuditError: it cannot be opened, nor made.
+    """
+    index = None
+    try:
+        index = Index(directory)
+        _reconcile(index, log)
+    except IndexDamaged as error:
+        _log.warning("the search index is made anew", log=log.name, why=str(error))
+        if index is not None:
+            index.close()
+        Index.remove(directory)
+        index = Index(directory)
+    return index
+
+
+async def reindex(
+    directory: Path, log: Log, *, progress: Callable[[int, int], None] = lambda done, size: None
+) -> int:
+    """Make the index of a log anew, which must not be served meanwhile.
+
+    Args:
+        directory: of the log.
+        log: opened.
+        progress: is told how many entries are done, of how many.
+
+    Returns:
+        The entries that were read.
+
+    Raises:
+        AuditError, StoreError: it cannot be made.
+    """
+    Index.remove(directory)
+    indexer = Indexer(directory, log, grew=asyncio.Event())
+    try:
+        size = log.sequencer.edge.size
+        while indexer.size < size:
+            await asyncio.to_thread(await indexer._next())
+            progress(indexer.size, size)
+        return size
+    finally:
+        indexer.close()
+
+
+@contextlib.asynccontextmanager
+async def indexing(directory: Path, records: Records) -> AsyncIterator[None]:
+    """Keep the index of a records log, and let its records be found, while inside.
+
+    Raises:
+        AuditError: there can be no index.
+    """
+    indexer = Indexer(directory, records.log, grew=records.grew)
+    task = asyncio.create_task(indexer.follow(), name=f"{records.log.name}-indexer")
+    records.index = indexer
+    try:
+        yield
+    finally:
+        records.index = None
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.to_thread(indexer.close)
+
+
+def _reconcile(index: Index, log: Log) -> None:
+    size = log.sequencer.edge.size
+    if not index.size:
+        return
+    if index.origin != log.origin:
+        raise IndexDamaged(f"it is that of {index.origin[:255]!r}")
+    if index.size > size:
+        raise IndexDamaged(f"it has {index.size} entries, the log {size}")
+    try:
+        root = _root(log, index.size)
+    except ProofError as error:
+        raise IndexDamaged(str(error)) from None
+    if root != index.root:
+        raise IndexDamaged(f"its {index.size} entries are not those of the log")
+
+
+def _root(log: Log, size: int) -> bytes:
+    """The root hash of the tree of the first `size` entries."""
+    return RightEdge.load(size, lambda level, at: log.reader.tile(Tile(level, at))).root()

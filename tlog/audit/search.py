@@ -1,0 +1,285 @@
+"""Searching: which records there are about somebody, by somebody, of a request.
+
+A name becomes the tokens that it has in each epoch, and those, with what is public, are looked up
+in the index. Every search has a purpose and is recorded, under each subject of whom it opened
+something, before anything is shown. The record of it names nobody: what was asked for stands in it
+as tokens, so that a search for somebody who was erased does not bring back the name.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from tlog.audit.catalogue import TokenClass
+from tlog.audit.codec import decode_base64url, encode_base64url
+from tlog.audit.errors import AuditError, EventRefused
+from tlog.audit.index import SUBJECT, Place, Wanted, microseconds
+from tlog.audit.reading import Access, note_read, subjects_of
+from tlog.audit.records import Records
+from tlog.audit.stored import StoredRecord
+from tlog.audit.times import format_time
+from tlog.audit.tokens import canonical, make_token
+from tlog.audit.vault import SubjectKey, Vault, joint_secret
+from tlog.log import InvalidRequest, Unavailable
+
+DEFAULT_PAGE: Final = 50
+MAX_PAGE: Final = 100
+MAX_TEXT: Final = 1024
+"""Characters of a name, or of a public claim, that is asked for."""
+MAX_TYPES: Final = 64
+PATIENCE: Final = 10.0
+"""Seconds for the index to have what the log had when the search came in."""
+_CURSOR: Final = struct.Struct(">?qQ")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which records; what is empty leaves none out.
+
+    Attributes:
+        subject: about whom; after an erasure, those are found whose tokens outlive it.
+        actor: by whom.
+        resource: on what. In events of an erasable class, what is about somebody can only be found
+            with the subject: their token is made with the subject's key.
+        resource_type: on what kind of thing.
+        types: one of these types.
+        request_id: of which request.
+        outcome: with which outcome.
+        producer: by which producer.
+        since: not before, as the producers say.
+        until: before.
+        newest_first: in this order, or in that of time.
+
+    Raises:
+        InvalidRequest: a value that cannot be asked for.
+    """
+
+    subject: str = ""
+    actor: str = ""
+    resource: str = ""
+    resource_type: str = ""
+    types: tuple[str, ...] = ()
+    request_id: str = ""
+    outcome: str = ""
+    producer: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    newest_first: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (SUBJECT, "actor", "resource", *_COLUMNS):
+            _check(name, getattr(self, name))
+        if len(self.types) > MAX_TYPES:
+            raise InvalidRequest(f"{len(self.types)} types: at most {MAX_TYPES}", field="types")
+        for each in self.types:
+            _check("types", each)
+        for name in (SUBJECT, "actor", "resource"):
+            if (value := getattr(self, name)) and not canonical(value):
+                raise InvalidRequest("it names nobody", field=name)
+        for name in ("since", "until"):
+            if (moment := getattr(self, name)) is not None and moment.tzinfo is None:
+                raise InvalidRequest("a time without a time zone", field=name)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What was found.
+
+    Attributes:
+        records: in the order that was asked for.
+        cursor: of the next page; empty at the end.
+        complete_to: entries of the log that were searched.
+    """
+
+    records: Sequence[StoredRecord]
+    cursor: str
+    complete_to: int
+
+
+# Of a query, as it is, and as it is in the index.
+_COLUMNS: Final = ("resource_type", "request_id", "outcome", "producer")
+
+
+async def search(
+    records: Records,
+    access: Access,
+    query: Query,
+    *,
+    limit: int = DEFAULT_PAGE,
+    cursor: str = "",
+    patience: float = PATIENCE,
+) -> Page:
+    """The records that a query finds, with all of them that can be opened; recorded first.
+
+    Args:
+        records: the tenant's.
+        access: who asks, and what for.
+        query: which records.
+        limit: of records on the page, 1 to `MAX_PAGE`.
+        cursor: of the page before; empty for the first.
+        patience: seconds to wait for the index.
+
+    Raises:
+        InvalidRequest: the limit, or a cursor that is none of this query's order.
+        Unavailable: there is no index, or it is being made anew, or asked too much of.
+        EventRefused, LogError: the reading cannot be recorded.
+        VaultDamaged, StoreError: what is stored cannot be read.
+    """
+    if not 1 <= limit <= MAX_PAGE:
+        raise InvalidRequest(f"{limit} records on a page: 1 to {MAX_PAGE}", field="limit")
+    after = _place(cursor, query) if cursor else None
+    places, complete_to = await find(
+        records, query, limit=limit + 1, after=after, patience=patience
+    )
+    more = len(places) > limit
+    found = [index for _, index in places[:limit]]
+    shown = await _noted(records, access, found, lambda: _asked(records.vault, query))
+    return Page(shown, _cursor(places[limit - 1], query) if more else "", complete_to)
+
+
+async def show(records: Records, access: Access, index: int) -> StoredRecord:
+    """One record, with all of it that can be opened; recorded first.
+
+    Raises:
+        OutOfRange, InvalidRequest: there is no such record.
+        As `search`.
+    """
+    (shown,) = await _noted(records, access, [index], lambda: {"index": index})
+    return shown
+
+
+async def find(
+    records: Records,
+    query: Query,
+    *,
+    limit: int,
+    after: Place | None = None,
+    patience: float = PATIENCE,
+) -> tuple[list[Place], int]:
+    """Where the records are that a query finds: their public claims alone, and recorded nowhere.
+
+    Returns:
+        Their places, and the entries of the log that were searched.
+
+    Raises:
+        Unavailable: as `search`.
+    """
+    if (index := records.index) is None:
+        raise Unavailable("this log has no search index: serve it, or make it with tlog reindex")
+    complete_to = await index.caught_up(records.log.sequencer.edge.size, patience=patience)
+    try:
+        places = await index.find(
+            Wanted(
+                limit=limit,
+                values=_values(records.vault, query),
+                since=None if query.since is None else microseconds(query.since),
+                until=None if query.until is None else microseconds(query.until),
+                after=after,
+                newest_first=query.newest_first,
+            )
+        )
+    except AuditError as error:
+        raise Unavailable(f"not searched: {error}") from None
+    return places, complete_to
+
+
+async def _noted(
+    records: Records, access: Access, found: Sequence[int], asked: Callable[[], dict[str, Any]]
+) -> list[StoredRecord]:
+    """Open records, once it is recorded that they are: no erasure comes in between."""
+    async with records.alone():
+        shown = [_read(records, index) for index in found]
+        opened = sorted({name for each in shown for name in subjects_of(each.parts)})
+        await note_read(
+            records, access, subjects=opened, count=len(shown), query=asked(), alone=True
+        )
+        return shown
+
+
+def _read(records: Records, index: int) -> StoredRecord:
+    try:
+        return records.read(index)
+    except EventRefused as error:
+        raise InvalidRequest(f"entry {index} is no record: {error}", field="index") from None
+
+
+def _values(vault: Vault, query: Query) -> dict[str, Sequence[str | bytes]]:
+    """What the index is asked for, by column."""
+    values: dict[str, Sequence[str | bytes]] = {
+        name: [value] for name in _COLUMNS if (value := getattr(query, name))
+    }
+    if query.types:
+        values["type"] = sorted(set(query.types))
+    subject = None
+    if query.subject:
+        name = canonical(query.subject)
+        subject = vault.find_subject(name)
+        values[SUBJECT] = _tokens(vault, SUBJECT, name, [subject])
+    if query.actor:
+        name = canonical(query.actor)
+        # Who is the subject too has a token that goes with it.
+        values["actor"] = _tokens(vault, "actor", name, [subject, vault.find_subject(name)])
+    if query.resource:
+        values["resource"] = _tokens(vault, "resource", canonical(query.resource), [subject])
+    return values
+
+
+def _tokens(
+    vault: Vault, field: str, identifier: str, keys: Iterable[SubjectKey | None]
+) -> list[bytes]:
+    """The tokens of an identifier, of both classes, in each epoch that has a key."""
+    erasable = {joint_secret([key]) for key in keys if key is not None}
+    found = []
+    for epoch in vault.epochs():
+        secrets = [(TokenClass.ERASABLE, secret) for secret in sorted(erasable)]
+        if (tenant := vault.find_epoch(epoch)) is not None:
+            secrets.append((TokenClass.EVIDENCE, tenant))
+        for kind, secret in secrets:
+            token = make_token(secret, kind, epoch=epoch, field=field, identifier=identifier)
+            found.append(decode_base64url(token.value, field=field))
+    return found
+
+
+def _asked(vault: Vault, query: Query) -> dict[str, Any]:
+    """A query as its record has it: names as the tokens of the newest epoch."""
+    said: dict[str, Any] = {name: getattr(query, name) for name in _COLUMNS}
+    said["types"] = list(query.types)
+    for name in ("since", "until"):
+        if (moment := getattr(query, name)) is not None:
+            said[name] = format_time(moment)
+    epoch = max(vault.epochs(), default="")
+    key = vault.find_epoch(epoch) if epoch else None
+    for name in (SUBJECT, "actor", "resource"):
+        if (value := getattr(query, name)) and key is not None:
+            kind = TokenClass.EVIDENCE
+            token = make_token(key, kind, epoch=epoch, field=name, identifier=canonical(value))
+            said[f"{name}_token"] = token.value
+            said["epoch"] = epoch
+    return {name: value for name, value in said.items() if value}
+
+
+def _check(field: str, value: str) -> None:
+    if len(value) > MAX_TEXT:
+        raise InvalidRequest(f"{len(value)} characters: at most {MAX_TEXT}", field=field)
+    if _CONTROL.search(value):
+        raise InvalidRequest("it has control characters", field=field)
+
+
+def _cursor(place: Place, query: Query) -> str:
+    return encode_base64url(_CURSOR.pack(query.newest_first, *place))
+
+
+def _place(cursor: str, query: Query) -> Place:
+    try:
+        newest_first, at, index = _CURSOR.unpack(decode_base64url(cursor, field="cursor"))
+    except (EventRefused, struct.error):
+        raise InvalidRequest("not what a page before this one gave", field="cursor") from None
+    if newest_first != query.newest_first or index >= 1 << 63:
+        raise InvalidRequest("it goes with another order: ask in that one", field="cursor")
+    return at, index
