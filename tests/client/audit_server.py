@@ -55,6 +55,12 @@ class AuditDouble(audit_pb2_grpc.AuditServiceServicer):
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "too many")
             return self.take(request)
 
+    def Search(self, request: Any, context: Any) -> pb.SearchResponse:  # noqa: N802
+        raise NotImplementedError
+
+    def Read(self, request: Any, context: Any) -> pb.ReadResponse:  # noqa: N802
+        raise NotImplementedError
+
     def take(self, request: pb.RecordRequest) -> pb.RecordResponse:
         return pb.RecordResponse(outcomes=map(self._one, request.events))
 

@@ -30,6 +30,12 @@ class Face(audit_pb2_grpc.AuditServiceServicer):
         outcomes = await self.records.accept(request.events)
         return pb.RecordResponse(outcomes=map(said, outcomes))
 
+    def Search(self, request: Any, context: Any) -> pb.SearchResponse:  # noqa: N802
+        raise NotImplementedError
+
+    def Read(self, request: Any, context: Any) -> pb.ReadResponse:  # noqa: N802
+        raise NotImplementedError
+
 
 def said(outcome: Outcome) -> pb.RecordOutcome:
     if isinstance(outcome, EventRefused):

@@ -29,6 +29,7 @@ from tlog.cli.monitor import monitor
 from tlog.cli.options import Verbs
 from tlog.cli.prove import prove
 from tlog.cli.records import records
+from tlog.cli.reindex import reindex
 from tlog.cli.report import report
 from tlog.cli.requests import requests
 from tlog.cli.serve import serve
@@ -72,7 +73,7 @@ for _verb in (
     *(mirror, records),
     *(requests, report, export, evidence),
     *(erase, approve, hold),
-    completion,
+    *(reindex, completion),
 ):
     cli.add_command(_verb)
 

@@ -13,6 +13,8 @@ from tlog.cli.errors import CommandError
 from tlog.cli.output import Output
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from tlog.notes import VerifierKey
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,7 +41,29 @@ class _Teaching(click.Command):
 
 
 class Verbs(_Teaching, click.Group):
-    """Verbs in the order in which they are met, not of the alphabet."""
+    """Verbs in the order in which they are met, not of the alphabet.
+
+    Args:
+        default: the verb that is meant where options stand in its place.
+    """
+
+    def __init__(self, *args: Any, default: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the words after the group's name, with its default verb put in if need be."""
+        if self._default and args and args[0][:1] == "-" and args[0] not in ctx.help_option_names:
+            args = [self._default, *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What may come next: options of the default verb, too."""
+        found = super().shell_complete(ctx, incomplete)
+        if self._default and incomplete[:1] == "-":
+            verb = self.commands[self._default]
+            found += verb.shell_complete(click.Context(verb, parent=ctx), incomplete)
+        return found
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names."""

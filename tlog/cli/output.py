@@ -27,7 +27,8 @@ class Output:
     def result(self, text: str, **fields: object) -> None:
         """Say a result: the text to a person, the fields to a program."""
         line = json.dumps(fields, ensure_ascii=False) if self.as_json else text
-        sys.stdout.buffer.write(line.encode() + b"\n")
+        # JSON can spell out what UTF-8 cannot: halves of characters, as `\ud800`.
+        sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
         sys.stdout.buffer.flush()
 
     def raw(self, data: bytes, **fields: object) -> None:

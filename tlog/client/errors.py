@@ -25,6 +25,7 @@ Check = Literal[
     "root",
     "opinion",
     "evidence",
+    "disclosure",
 ]
 """Which rule an answer broke. message: not the message it should be. echo: an answer to another
 question. signature: not a checkpoint signed by the pinned keys. quorum: too few
@@ -34,7 +35,8 @@ rollback: a head from before the last seen one, not proven to be its past. consi
 the proof does not hold. bundle: entries missing, repeated, out of order, or not in the tree. tile:
 it is not what the entries give. missing: the head requires it, and it is not there. root: the
 entries give another one than the head. opinion: pymerkle disagrees with us. evidence: an evidence
-package does not prove what it says."""
+package does not prove what it says. disclosure: what is told of a record is not what its leaf
+says."""
 
 
 class ClientError(Exception):

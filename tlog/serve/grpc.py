@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
-from tlog.serve.audit_service import AuditService, audit_status
+from tlog.serve.audit_service import AUDIT_REFUSALS, AuditService, audit_status
 from tlog.serve.evidence_service import EVIDENCE_REFUSALS, EvidenceService, evidence_status
 from tlog.serve.grpc_listener import grpc_listener
 from tlog.serve.handlers import generic_handler
@@ -53,7 +53,9 @@ def grpc_server(
     return grpc_listener(
         {
             _LOGS.full_name: generic_handler(_LOGS, service),
-            _RECORDS.full_name: generic_handler(_RECORDS, audit, status_of=audit_status),
+            _RECORDS.full_name: generic_handler(
+                _RECORDS, audit, refusals=AUDIT_REFUSALS, status_of=audit_status
+            ),
             _REPORTS.full_name: generic_handler(
                 _REPORTS,
                 ReportService(tenants),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
@@ -55,3 +55,13 @@ class RecordsMetrics(Collector):
                     values = [log, value] if label else [log]
                     metric.add_metric(values, getattr(records.counters, counter))
             yield metric
+        behind = GaugeMetricFamily(
+            "tlog_records_index_entries_behind",
+            "Entries of the log that are not in its search index yet.",
+            labels=["log"],
+        )
+        for log, records in self._records.items():
+            if records.index is not None:
+                size = records.log.sequencer.edge.size
+                behind.add_metric([log], max(0, size - records.index.size))
+        yield behind

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13tlog/v1/audit.proto\x12\x07tlog.v1\",\n\rRecordRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0e\n\x06\x65vents\x18\x02 \x03(\t\":\n\x0eRecordResponse\x12(\n\x08outcomes\x18\x01 \x03(\x0b\x32\x16.tlog.v1.RecordOutcome\"p\n\rRecordOutcome\x12*\n\x08recorded\x18\x01 \x01(\x0b\x32\x16.tlog.v1.RecordedEventH\x00\x12(\n\x07refused\x18\x02 \x01(\x0b\x32\x15.tlog.v1.RefusedEventH\x00\x42\t\n\x07outcome\"C\n\rRecordedEvent\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\x10\n\x08\x63onflict\x18\x03 \x01(\x08\"-\n\x0cRefusedEvent\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t2I\n\x0c\x41uditService\x12\x39\n\x06Record\x12\x16.tlog.v1.RecordRequest\x1a\x17.tlog.v1.RecordResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13tlog/v1/audit.proto\x12\x07tlog.v1\",\n\rRecordRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0e\n\x06\x65vents\x18\x02 \x03(\t\":\n\x0eRecordResponse\x12(\n\x08outcomes\x18\x01 \x03(\x0b\x32\x16.tlog.v1.RecordOutcome\"p\n\rRecordOutcome\x12*\n\x08recorded\x18\x01 \x01(\x0b\x32\x16.tlog.v1.RecordedEventH\x00\x12(\n\x07refused\x18\x02 \x01(\x0b\x32\x15.tlog.v1.RefusedEventH\x00\x42\t\n\x07outcome\"C\n\rRecordedEvent\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\x10\n\x08\x63onflict\x18\x03 \x01(\x08\"-\n\x0cRefusedEvent\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa3\x02\n\rSearchRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x10\n\x08resource\x18\x06 \x01(\t\x12\x15\n\rresource_type\x18\x07 \x01(\t\x12\r\n\x05types\x18\x08 \x03(\t\x12\x12\n\nof_request\x18\t \x01(\t\x12\x0f\n\x07outcome\x18\n \x01(\t\x12\x10\n\x08producer\x18\x0b \x01(\t\x12\r\n\x05since\x18\x0c \x01(\t\x12\r\n\x05until\x18\r \x01(\t\x12\x14\n\x0cnewest_first\x18\x0e \x01(\x08\x12\r\n\x05limit\x18\x0f \x01(\r\x12\x0e\n\x06\x63ursor\x18\x10 \x01(\t\"\\\n\x0eSearchResponse\x12%\n\x07records\x18\x01 \x03(\x0b\x32\x14.tlog.v1.FoundRecord\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x13\n\x0b\x63omplete_to\x18\x03 \x01(\x04\"N\n\x0bReadRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\r\n\x05index\x18\x04 \x01(\x04\"4\n\x0cReadResponse\x12$\n\x06record\x18\x01 \x01(\x0b\x32\x14.tlog.v1.FoundRecord\"s\n\x0b\x46oundRecord\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12\x13\n\x0breceived_at\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\t\x12!\n\x05parts\x18\x05 \x03(\x0b\x32\x12.tlog.v1.FoundPart\"b\n\tFoundPart\x12\x13\n\x0b\x64isclosures\x18\x01 \x03(\t\x12%\n\x06\x65rased\x18\x02 \x01(\x0b\x32\x13.tlog.v1.ErasedPartH\x00\x12\x11\n\x07\x65xpired\x18\x03 \x01(\x04H\x00\x42\x06\n\x04gone\"/\n\nErasedPart\x12\r\n\x05\x65ntry\x18\x01 \x01(\x04\x12\x12\n\nrequest_id\x18\x02 \x01(\t2\xb9\x01\n\x0c\x41uditService\x12\x39\n\x06Record\x12\x16.tlog.v1.RecordRequest\x1a\x17.tlog.v1.RecordResponse\x12\x39\n\x06Search\x12\x16.tlog.v1.SearchRequest\x1a\x17.tlog.v1.SearchResponse\x12\x33\n\x04Read\x12\x14.tlog.v1.ReadRequest\x1a\x15.tlog.v1.ReadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDEDEVENT']._serialized_end=319
   _globals['_REFUSEDEVENT']._serialized_start=321
   _globals['_REFUSEDEVENT']._serialized_end=366
-  _globals['_AUDITSERVICE']._serialized_start=368
-  _globals['_AUDITSERVICE']._serialized_end=441
+  _globals['_SEARCHREQUEST']._serialized_start=369
+  _globals['_SEARCHREQUEST']._serialized_end=660
+  _globals['_SEARCHRESPONSE']._serialized_start=662
+  _globals['_SEARCHRESPONSE']._serialized_end=754
+  _globals['_READREQUEST']._serialized_start=756
+  _globals['_READREQUEST']._serialized_end=834
+  _globals['_READRESPONSE']._serialized_start=836
+  _globals['_READRESPONSE']._serialized_end=888
+  _globals['_FOUNDRECORD']._serialized_start=890
+  _globals['_FOUNDRECORD']._serialized_end=1005
+  _globals['_FOUNDPART']._serialized_start=1007
+  _globals['_FOUNDPART']._serialized_end=1105
+  _globals['_ERASEDPART']._serialized_start=1107
+  _globals['_ERASEDPART']._serialized_end=1154
+  _globals['_AUDITSERVICE']._serialized_start=1157
+  _globals['_AUDITSERVICE']._serialized_end=1342
 # @@protoc_insertion_point(module_scope)

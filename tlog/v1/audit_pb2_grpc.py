@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """AuditService records events.
+    """AuditService records events, and finds them.
 
     A server holds the records of one tenant or of many, each in a log of its own. Refusals of a whole
     request carry google.rpc details, as those of LogService do.
@@ -43,10 +43,20 @@ class AuditServiceStub:
                 request_serializer=tlog_dot_v1_dot_audit__pb2.RecordRequest.SerializeToString,
                 response_deserializer=tlog_dot_v1_dot_audit__pb2.RecordResponse.FromString,
                 _registered_method=True)
+        self.Search = channel.unary_unary(
+                '/tlog.v1.AuditService/Search',
+                request_serializer=tlog_dot_v1_dot_audit__pb2.SearchRequest.SerializeToString,
+                response_deserializer=tlog_dot_v1_dot_audit__pb2.SearchResponse.FromString,
+                _registered_method=True)
+        self.Read = channel.unary_unary(
+                '/tlog.v1.AuditService/Read',
+                request_serializer=tlog_dot_v1_dot_audit__pb2.ReadRequest.SerializeToString,
+                response_deserializer=tlog_dot_v1_dot_audit__pb2.ReadResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
-    """AuditService records events.
+    """AuditService records events, and finds them.
 
     A server holds the records of one tenant or of many, each in a log of its own. Refusals of a whole
     request carry google.rpc details, as those of LogService do.
@@ -64,6 +74,24 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Search(self, request, context):
+        """Search tells of records, with all of what is personal in them that can still be opened.
+
+        The search itself is recorded, with its purpose and who asked, before anything is told; and under
+        each subject of whom something was opened. FAILED_PRECONDITION: it cannot be searched, or not be
+        recorded, and nothing is told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Read(self, request, context):
+        """Read tells of one record, and is itself recorded, as Search.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -71,6 +99,16 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.Record,
                     request_deserializer=tlog_dot_v1_dot_audit__pb2.RecordRequest.FromString,
                     response_serializer=tlog_dot_v1_dot_audit__pb2.RecordResponse.SerializeToString,
+            ),
+            'Search': grpc.unary_unary_rpc_method_handler(
+                    servicer.Search,
+                    request_deserializer=tlog_dot_v1_dot_audit__pb2.SearchRequest.FromString,
+                    response_serializer=tlog_dot_v1_dot_audit__pb2.SearchResponse.SerializeToString,
+            ),
+            'Read': grpc.unary_unary_rpc_method_handler(
+                    servicer.Read,
+                    request_deserializer=tlog_dot_v1_dot_audit__pb2.ReadRequest.FromString,
+                    response_serializer=tlog_dot_v1_dot_audit__pb2.ReadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -81,7 +119,7 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """AuditService records events.
+    """AuditService records events, and finds them.
 
     A server holds the records of one tenant or of many, each in a log of its own. Refusals of a whole
     request carry google.rpc details, as those of LogService do.
@@ -104,6 +142,60 @@ class AuditService:
             '/tlog.v1.AuditService/Record',
             tlog_dot_v1_dot_audit__pb2.RecordRequest.SerializeToString,
             tlog_dot_v1_dot_audit__pb2.RecordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Search(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tlog.v1.AuditService/Search',
+            tlog_dot_v1_dot_audit__pb2.SearchRequest.SerializeToString,
+            tlog_dot_v1_dot_audit__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Read(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tlog.v1.AuditService/Read',
+            tlog_dot_v1_dot_audit__pb2.ReadRequest.SerializeToString,
+            tlog_dot_v1_dot_audit__pb2.ReadResponse.FromString,
             options,
             channel_credentials,
             insecure,

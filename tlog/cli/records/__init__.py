@@ -9,15 +9,19 @@ from tlog.cli.records.add_producer import add_producer
 from tlog.cli.records.init import init
 from tlog.cli.records.revoke_key import revoke_key
 from tlog.cli.records.rotate_key import rotate_key
+from tlog.cli.records.search import search
+from tlog.cli.records.show import show
 
 
 @click.group(
     cls=Verbs,
+    default="search",
     examples=(
         "tlog init ./mylog --origin example.com/mylog",
         "tlog records init ./mylog --tenant acme",
         "tlog records add-producer ./mylog shop --key shop.key",
         "tlog serve ./mylog",
+        'tlog records --subject alice@example.com --purpose "complaint 7"',
     ),
 )
 def records() -> None:
@@ -25,8 +29,11 @@ def records() -> None:
 
     Applications sign what they do, with a key that is registered (tlog.client.Producer). What is
     personal lies sealed in a vault, and only digests of it in the log.
+
+    Without a verb, options are those of search: tlog records --subject WHO shows what happened to
+    somebody's data, from receipt to fulfilment.
     """
 
 
-for _verb in (init, add_producer, rotate_key, revoke_key):
+for _verb in (search, show, init, add_producer, rotate_key, revoke_key):
     records.add_command(_verb)

@@ -26,3 +26,8 @@ purpose_option = click.option(
     "[env: TLOG_PURPOSE; default: asked for]",
 )
 """`--purpose`, asked for on a terminal."""
+
+for_request_option = click.option(
+    "--for-request", "request_id", default="", help="The request that it is read for."
+)
+"""`--for-request`, given to the verb as `request_id`."""

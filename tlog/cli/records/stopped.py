@@ -11,17 +11,18 @@ from tlog.cli.errors import CommandError
 
 if TYPE_CHECKING:
     from tlog.audit.records import Records
+    from tlog.log import Log
     from tlog.notes import VerifierKey
 
 
 @contextlib.asynccontextmanager
-async def stopped_records(directory: Path) -> AsyncIterator[Records]:
-    """The records in a directory, open while inside.
+async def stopped_log(directory: Path) -> AsyncIterator[Log]:
+    """The log of the records in a directory, open while inside.
 
     Raises:
-        CommandError: it is no records log's.
+        CommandError: it is no records log.
     """
-    from tlog.audit.tenancy import holds_records, recording
+    from tlog.audit.tenancy import holds_records
     from tlog.log import Log
     from tlog.notes import passphrase_from_environment
     from tlog.remote import connections
@@ -34,6 +35,23 @@ async def stopped_records(directory: Path) -> AsyncIterator[Records]:
     async with (
         connections() as connect,
         Log.opened(directory, passphrase=passphrase, connect=connect) as log,
+    ):
+        yield log
+
+
+@contextlib.asynccontextmanager
+async def stopped_records(directory: Path) -> AsyncIterator[Records]:
+    """The records in a directory, open while inside.
+
+    Raises:
+        CommandError: it is no records log's.
+    """
+    from tlog.audit.tenancy import recording
+    from tlog.notes import passphrase_from_environment
+
+    passphrase = passphrase_from_environment()
+    async with (
+        stopped_log(directory) as log,
         recording(directory, log, passphrase=passphrase) as records,
     ):
         yield records
