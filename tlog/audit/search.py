@@ -29,6 +29,8 @@ from tlog.log import InvalidRequest, Unavailable
 
 DEFAULT_PAGE: Final = 50
 MAX_PAGE: Final = 100
+MAX_PAGE_BYTES: Final = 16 << 20
+"""Of leaves and disclosures: a page ends before the record that would go beyond."""
 MAX_TEXT: Final = 1024
 """Characters of a name, or of a public claim, that is asked for."""
 MAX_TYPES: Final = 64
@@ -121,7 +123,7 @@ async def search(
         records: the tenant's.
         access: who asks, and what for.
         query: which records.
-        limit: of records on the page, 1 to `MAX_PAGE`.
+        limit: of records on the page, 1 to `MAX_PAGE`; large ones may be fewer.
         cursor: of the page before; empty for the first.
         patience: seconds to wait for the index.
 
@@ -137,10 +139,10 @@ async def search(
     places, complete_to = await find(
         records, query, limit=limit + 1, after=after, patience=patience
     )
-    more = len(places) > limit
     found = [index for _, index in places[:limit]]
     shown = await _noted(records, access, found, lambda: _asked(records.vault, query))
-    return Page(shown, _cursor(places[limit - 1], query) if more else "", complete_to)
+    more = len(places) > len(shown)
+    return Page(shown, _cursor(places[len(shown) - 1], query) if more else "", complete_to)
 
 
 async def show(records: Records, access: Access, index: int) -> StoredRecord:
@@ -194,12 +196,26 @@ async def _noted(
 ) -> list[StoredRecord]:
     """Open records, once it is recorded that they are: no erasure comes in between."""
     async with records.alone():
-        shown = [_read(records, index) for index in found]
+        shown = _fitting(records, found)
         opened = sorted({name for each in shown for name in subjects_of(each.parts)})
         await note_read(
             records, access, subjects=opened, count=len(shown), query=asked(), alone=True
         )
         return shown
+
+
+def _fitting(records: Records, found: Sequence[int]) -> list[StoredRecord]:
+    """The first of some records, opened, as many as fit into a page; one always does."""
+    shown: list[StoredRecord] = []
+    size = 0
+    for index in found:
+        record = _read(records, index)
+        size += 2 * len(record.leaf.jws)
+        size += sum(len(each.encoded) for part in record.parts for each in part.disclosures)
+        if shown and size > MAX_PAGE_BYTES:
+            break
+        shown.append(record)
+    return shown
 
 
 def _read(records: Records, index: int) -> StoredRecord:

@@ -97,4 +97,7 @@ async def search(
     if out.as_json:
         out.result("", cursor=cursor, complete_to=page.complete_to)
     more = f". More: --cursor {cursor}, or --all" if cursor else ""
-    out.hint(f"{count} records, of {page.complete_to} entries of the log{more}")
+    noun = "record" if count == 1 else "records"
+    out.hint(f"{count} {noun}, of {page.complete_to} entries of the log{more}")
+    if what["resource"] and not what["subject"]:
+        out.hint("Accesses and the like are found by --resource only with their --subject.")

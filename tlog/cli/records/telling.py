@@ -54,8 +54,9 @@ def _lines(record: FoundRecord, left_out: frozenset[str]) -> Iterator[str]:
     rows += _rows(record.shared, "")
     for number, part in enumerate(record.subjects, 1):
         rows += _rows(part, "subject" if len(record.subjects) == 1 else f"subject {number}")
+    width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
-        yield "      " + printable(f"{name}  {text}" if name else text)
+        yield "      " + printable(f"{name:{width}}  {text}" if name else text)
 
 
 def _rows(part: FoundPart, about: str) -> Iterator[tuple[str, str]]:
