@@ -12,10 +12,11 @@ import pytest
 
 from tests.audit.producer import access, signed
 from tests.audit.tenant import indices, opened, tenant, values
+from tlog.audit.search import Query, find
 
 # Records the events on its standard input, one each line, and dies where it is told to.
 DYING = """
-import asyncio, os, signal, sys
+import asyncio, os, signal, sqlite3, sys
 from pathlib import Path
 from tests.audit.tenant import opened
 from tlog.log.sequencer import Sequencer
@@ -38,6 +39,23 @@ def around(owner, name, before, after):
         return result
     setattr(owner, name, wrapped)
 
+class Database(sqlite3.Connection):
+    def executemany(self, sql, rows):
+        die("before the index")
+        return super().executemany(sql, rows)
+
+    def execute(self, sql, *given):
+        if sql.startswith("UPDATE covers"):
+            die("within the index")
+        return super().execute(sql, *given)
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        die("after the index")
+
+connect = sqlite3.connect
+sqlite3.connect = lambda *given, **more: connect(*given, factory=Database, **more)
+
 around(Round, "marks", "before the vault", "")
 around(SealedStore, "sync", "between write and sync of the vault", "between vault and log")
 around(Sequencer, "_write", "", "between write and sync of the log")
@@ -48,8 +66,11 @@ async def main():
     global live
     async with opened(Path(sys.argv[1])) as records:
         events = sys.stdin.read().split()
+        await records.index.caught_up(records.log.sequencer.edge.size, patience=30)
         live = True
-        print(await records.accept(events), flush=True)
+        outcomes = await records.accept(events)
+        await records.index.caught_up(records.log.sequencer.edge.size, patience=30)
+        print(outcomes, flush=True)
 
 asyncio.run(main())
 """
@@ -64,6 +85,9 @@ asyncio.run(main())
         ("between write and sync of the log", {False, True}),
         ("between log and answer", {True}),
         ("before the answer", {True}),
+        ("before the index", {True}),
+        ("within the index", {True}),
+        ("after the index", {True}),
     ],
 )
 async def test_killed(tmp_path: Path, where: str, recorded: set[bool]) -> None:
@@ -98,4 +122,8 @@ async def test_killed(tmp_path: Path, where: str, recorded: set[bool]) -> None:
         assert records._state.registry.producers["log"].next_seq == 4
         for i, subject in enumerate(subjects):
             assert values(records, 2 + i)[1] == {"id": subject}
+            places, complete_to = await find(records, Query(subject=subject), limit=9)
+            assert ([index for _, index in places], complete_to) == ([2 + i], 24)
+        places, _ = await find(records, Query(), limit=99)
+        assert sorted(index for _, index in places) == list(range(24))
         assert records.read(23).payload["gap_kind"] == "gap"
