@@ -349,7 +349,7 @@ async def test_damage_is_mended_while_it_serves(tmp_path: Path) -> None:
         assert index is not None
         # The cache of the connection would hide what is on the disk.
         await asyncio.to_thread(index._index._reader.execute, "PRAGMA cache_size = 0")
-        await asyncio.to_thread(index._index._writer.execute, "PRAGMA wal_checkpoint(TRUNCATE)")
+        await asyncio.to_thread(index._index._reader.execute, "PRAGMA wal_checkpoint(TRUNCATE)")
         data = bytearray((tmp_path / DATABASE).read_bytes())
         data[4096:] = b"\xff" * (len(data) - 4096)
         (tmp_path / DATABASE).write_bytes(data)

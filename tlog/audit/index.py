@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import json
 import shutil
 import sqlite3
 import time
@@ -30,10 +31,9 @@ from typing import Any, Final
 
 from tlog.audit.codec import decode_base64url
 from tlog.audit.errors import AuditError, EventRefused
-from tlog.audit.event import read_payload
-from tlog.audit.jws import parse_jws
 from tlog.audit.leaf import parse_leaf
 from tlog.audit.times import parse_time
+from tlog.merkle import TILE_WIDTH, split_bundle
 
 DIRECTORY: Final = "index"
 _FILE: Final = "records.db"
@@ -62,7 +62,7 @@ SUBJECT: Final = "subject"
 _SCHEMA: Final = f"""
 CREATE TABLE covers (origin TEXT, size INTEGER, root BLOB);
 CREATE TABLE records (idx INTEGER PRIMARY KEY, at INTEGER NOT NULL, {", ".join(COLUMNS)});
-CREATE TABLE subjects (token BLOB, at INTEGER, idx INTEGER, PRIMARY KEY (token, at, idx))
+CREATE TABLE subjects (token TEXT, at INTEGER, idx INTEGER, PRIMARY KEY (token, at, idx))
     WITHOUT ROWID;
 CREATE INDEX by_time ON records (at);
 {"".join(f"CREATE INDEX by_{c} ON records ({c}, at) WHERE {c} IS NOT NULL;" for c in COLUMNS)}
@@ -87,7 +87,7 @@ class Wanted:
     """What is asked for: of each name one of the values, and of the time a part.
 
     Attributes:
-        values: by column, or `subject`; text, or tokens of 32 bytes. No values: nothing is found.
+        values: by column, or `subject`; claims, or values of tokens. No values: nothing is found.
         since: not before; microseconds.
         until: before.
         after: beyond this place, in the order that is asked for.
@@ -96,7 +96,7 @@ class Wanted:
     """
 
     limit: int
-    values: Mapping[str, Sequence[str | bytes]] = field(default_factory=dict)
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
     since: int | None = None
     until: int | None = None
     after: Place | None = None
@@ -104,7 +104,7 @@ class Wanted:
 
 
 class Index:
-    """An open index. One thread writes, with `add`, and one thread reads, with `find`.
+    """An open index. One thread, or process, writes, and one thread reads, with `find`.
 
     Attributes:
         size: how many entries of the log it has.
@@ -154,11 +154,12 @@ class Index:
         for each in (self._reader, self._writer):
             each.close()
 
-    def add(self, entries: Sequence[bytes], *, origin: str, root: bytes) -> None:
+    def add(self, begin: int, entries: Sequence[bytes], *, origin: str, root: bytes) -> None:
         """Take in the entries that follow, all or none. What is no record is passed over.
 
         Args:
-            entries: from `size` on.
+            begin: the index of the first, which is `size`.
+            entries: from there on.
             origin: of their log.
             root: of the tree with them.
 
@@ -166,13 +167,15 @@ class Index:
             IndexDamaged: make it anew.
             AuditError: the disk is full, say: try again.
         """
+        if begin != self.size:
+            raise IndexDamaged(f"{self._path} has {self.size} entries, not {begin}")
         records, subjects = [], []
-        for index, entry in enumerate(entries, self.size):
-            with contextlib.suppress(EventRefused, LookupError):
+        for index, entry in enumerate(entries, begin):
+            with contextlib.suppress(EventRefused, LookupError, ValueError):
                 row, tokens = _read(entry, index)
                 records.append(row)
                 subjects += [(token, row[1], index) for token in tokens]
-        size = self.size + len(entries)
+        size = begin + len(entries)
         marks = ", ".join("?" * (2 + len(COLUMNS)))
         with self._errors(), self._writer as writer:
             writer.executemany(f"INSERT INTO records VALUES ({marks})", records)  # noqa: S608
@@ -208,7 +211,7 @@ class Index:
             for value in wanted.values[name]
         )
 
-    def _select(self, wanted: Wanted, leading: str, value: str | bytes | None) -> Iterator[Place]:
+    def _select(self, wanted: Wanted, leading: str, value: str | None) -> Iterator[Place]:
         """The places that have the value, in order, as far as they may be on the page."""
         conditions: list[str] = []
         given: list[Any] = []
@@ -267,27 +270,51 @@ class Index:
             raise IndexDamaged(f"{self._path}: {error}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Entries on their way into the index, perhaps in another process.
+
+    Attributes:
+        directory: of the log.
+        origin: of the log.
+        begin: index of the first entry.
+        bundles: encoded, from the one that holds it on.
+        root: of the tree with all of them.
+    """
+
+    directory: Path
+    origin: str
+    begin: int
+    bundles: Sequence[bytes]
+    root: bytes
+
+    def __call__(self) -> None:
+        """Add them. Adding them once more changes nothing.
+
+        Raises:
+            As `Index.add`.
+        """
+        entries = [entry for bundle in self.bundles for entry in split_bundle(bundle)]
+        following = entries[self.begin % TILE_WIDTH :]
+        with contextlib.closing(Index(self.directory)) as index:
+            if index.root != self.root:
+                index.add(self.begin, following, origin=self.origin, root=self.root)
+
+
 def microseconds(moment: datetime) -> int:
     """A time as the index has it."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def _read(entry: bytes, index: int) -> tuple[tuple[Any, ...], list[bytes]]:
+def _read(entry: bytes, index: int) -> tuple[tuple[Any, ...], list[str]]:
     """A record's row, and the tokens of its subjects.
 
-    Its signature is not verified again: the log takes none in that was not.
+    Neither its signature nor its form is checked again: the log takes nothing in without.
     """
     leaf = parse_leaf(entry)
-    payload = read_payload(parse_jws(leaf.jws))
+    payload = json.loads(decode_base64url(leaf.jws.split(".")[1], field="payload"))
     at = microseconds(parse_time(payload["occurred_at"], field="occurred_at"))
-    tokens = {token.field: token for token in leaf.tokens}
-    named = [
-        decode_base64url(tokens[name].value, field=name) if name in tokens else None
-        for name in ("actor", "resource")
-    ]
-    subjects = [
-        decode_base64url(token.value, field=SUBJECT)
-        for token in leaf.tokens
-        if token.field == SUBJECT
-    ]
+    tokens = {token.field: token.value for token in leaf.tokens}
+    named = tokens.get("actor"), tokens.get("resource")
+    subjects = [token.value for token in leaf.tokens if token.field == SUBJECT]
     return (index, at, *[payload.get(name) for name in _CLAIMS], *named), subjects

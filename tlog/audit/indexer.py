@@ -11,22 +11,22 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from tlog.audit.errors import AuditError
-from tlog.audit.index import Index, IndexDamaged, Place, Wanted
+from tlog.audit.index import Index, IndexDamaged, Place, Wanted, Window
+from tlog.audit.verifying import Verifiers
 from tlog.log import Log
-from tlog.merkle import TILE_WIDTH, ProofError, RightEdge, Tile, split_bundle
+from tlog.merkle import TILE_WIDTH, ProofError, RightEdge, Tile
 from tlog.store import StoreError
 
 if TYPE_CHECKING:
     from tlog.audit.records import Records
 
-WINDOW: Final = 8 * TILE_WIDTH
+WINDOW: Final = 2 * TILE_WIDTH
 """Entries that are taken in at once."""
 LINGER: Final = 0.02
 """Seconds for more to come, before a window is made of less."""
@@ -36,27 +36,28 @@ _log = structlog.get_logger(__name__)
 
 
 class Indexer:
-    """The index of one log. Make it with `indexing`; one event loop runs it."""
+    """The index of one log. Make it with `indexing`; one event loop runs it.
 
-    def __init__(self, directory: Path, log: Log, *, grew: asyncio.Event) -> None:
+    Attributes:
+        size: how many entries of the log it has.
+    """
+
+    def __init__(
+        self, directory: Path, log: Log, *, grew: asyncio.Event, workers: Verifiers | None
+    ) -> None:
         self._directory = directory
         self._log = log
         self._grew = grew
         self._damage = ""
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"tlog-index-{log.name}")
+        self._workers = workers
         self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"tlog-search-{log.name}")
         self._grown = asyncio.Condition()
         self._index = open_index(directory, log)
-
-    @property
-    def size(self) -> int:
-        """How many entries of the log it has."""
-        return self._index.size
+        self.size = self._index.size
 
     def close(self) -> None:
         """Finish what is under way, and close it."""
-        for each in (self._writer, self._reader):
-            each.shutdown()
+        self._reader.shutdown()
         self._index.close()
 
     async def find(self, wanted: Wanted) -> list[Place]:
@@ -78,7 +79,6 @@ class Indexer:
 
     async def follow(self) -> None:
         """Take in what the log has, and gets, until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             self._grew.clear()
             try:
@@ -88,7 +88,7 @@ class Indexer:
                     await self._grew.wait()
                     await asyncio.sleep(LINGER)
                     continue
-                await loop.run_in_executor(self._writer, await self._next())
+                await self._take_in()
             except IndexDamaged as error:
                 self._damage = str(error)
             except (AuditError, StoreError) as error:
@@ -98,17 +98,18 @@ class Indexer:
                 async with self._grown:
                     self._grown.notify_all()
 
-    async def _next(self) -> Callable[[], None]:
-        """What takes in the next window of entries; it blocks."""
-        entries: list[bytes] = []
-        log, begin = self._log, self.size
-        end = min(begin - begin % TILE_WIDTH + WINDOW, log.sequencer.edge.size)
-        while (at := begin + len(entries)) < end:
-            bundle, skip = divmod(at, TILE_WIDTH)
-            width = min(TILE_WIDTH, end - at + skip)
-            entries += split_bundle(log.reader.encoded_bundle(bundle, width))[skip:]
-            await asyncio.sleep(0)
-        return partial(self._index.add, entries, origin=log.origin, root=_root(log, end))
+    async def _take_in(self) -> None:
+        """The next window of entries."""
+        log, begin, bundles = self._log, self.size, []
+        at = begin - begin % TILE_WIDTH
+        end = min(at + WINDOW, log.sequencer.edge.size)
+        for start in range(at, end, TILE_WIDTH):
+            bundles.append(
+                log.reader.encoded_bundle(start // TILE_WIDTH, min(TILE_WIDTH, end - start))
+            )
+        window = Window(self._directory, log.origin, begin, bundles, _root(log, end))
+        await (asyncio.to_thread(window) if self._workers is None else self._workers.run(window))
+        self.size = end
 
     async def _make_anew(self) -> None:
         _log.warning("the search index is made anew", log=self._log.name, why=self._damage)
@@ -120,7 +121,7 @@ class Indexer:
 
         # Between two searches.
         await asyncio.get_running_loop().run_in_executor(self._reader, swap)
-        self._damage = ""
+        self._damage, self.size = "", 0
 
 
 def open_index(directory: Path, log: Log) -> Index:
@@ -159,11 +160,11 @@ async def reindex(
         AuditError, StoreError: it cannot be made.
     """
     Index.remove(directory)
-    indexer = Indexer(directory, log, grew=asyncio.Event())
+    indexer = Indexer(directory, log, grew=asyncio.Event(), workers=None)
     try:
         size = log.sequencer.edge.size
         while indexer.size < size:
-            await asyncio.to_thread(await indexer._next())
+            await indexer._take_in()
             progress(indexer.size, size)
         return size
     finally:
@@ -177,7 +178,8 @@ async def indexing(directory: Path, records: Records) -> AsyncIterator[None]:
     Raises:
         AuditError: there can be no index.
     """
-    indexer = Indexer(directory, records.log, grew=records.grew)
+    workers = records.workers
+    indexer = Indexer(directory, records.log, grew=records.grew, workers=workers)
     task = asyncio.create_task(indexer.follow(), name=f"{records.log.name}-indexer")
     records.index = indexer
     try:

@@ -94,6 +94,7 @@ class Records:
         docket: the requests, and how their deadlines stand.
         deeds: what goes on to its end, whoever waits for it.
         grew: set whenever the log has more records.
+        workers: processes that verify, and index; None if there are none.
         index: finds records; None where `indexer.indexing` keeps none.
     """
 
@@ -122,7 +123,7 @@ class Records:
         self.docket = Docket(log, terms or Terms())
         self._signer = signer
         self.root = root or signer.vkey
-        self._verifiers = verifiers
+        self.workers = verifiers
         self.clock = clock
         self._state: State | None = None
         self._calls: deque[_Call] = deque()
@@ -328,8 +329,8 @@ class Records:
 
     async def _take_all(self, this: Round, events: Sequence[str | Draft]) -> None:
         parsed = [this.parse(event) for event in events]
-        claims = [this.claim(event) for event in parsed] if self._verifiers else []
-        checks = self._verifiers.start(claims) if self._verifiers else None
+        claims = [this.claim(event) for event in parsed] if self.workers else []
+        checks = self.workers.start(claims) if self.workers else None
         for i, event in enumerate(parsed):
             right = checks is not None and await checks.right(i)
             this.take(event, claims[i] if right else None)

@@ -225,9 +225,9 @@ def _read(records: Records, index: int) -> StoredRecord:
         raise InvalidRequest(f"entry {index} is no record: {error}", field="index") from None
 
 
-def _values(vault: Vault, query: Query) -> dict[str, Sequence[str | bytes]]:
+def _values(vault: Vault, query: Query) -> dict[str, Sequence[str]]:
     """What the index is asked for, by column."""
-    values: dict[str, Sequence[str | bytes]] = {
+    values: dict[str, Sequence[str]] = {
         name: [value] for name in _COLUMNS if (value := getattr(query, name))
     }
     if query.types:
@@ -248,7 +248,7 @@ def _values(vault: Vault, query: Query) -> dict[str, Sequence[str | bytes]]:
 
 def _tokens(
     vault: Vault, field: str, identifier: str, keys: Iterable[SubjectKey | None]
-) -> list[bytes]:
+) -> list[str]:
     """The tokens of an identifier, of both classes, in each epoch that has a key."""
     erasable = {joint_secret([key]) for key in keys if key is not None}
     found = []
@@ -258,7 +258,7 @@ def _tokens(
             secrets.append((TokenClass.EVIDENCE, tenant))
         for kind, secret in secrets:
             token = make_token(secret, kind, epoch=epoch, field=field, identifier=identifier)
-            found.append(decode_base64url(token.value, field=field))
+            found.append(token.value)
     return found
 
 

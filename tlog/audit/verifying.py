@@ -1,7 +1,8 @@
 """Signatures checked in other processes: an Ed25519 verification holds the GIL, and costs most.
 
 While the next signatures are verified there, events whose signatures are known to be right are
-read and sealed here. Without such processes each is verified where it is needed, one by one.
+read and sealed here. Without such processes each is verified where it is needed, one by one. The
+search index is written there too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, TypeVar
 
 import structlog
 
@@ -33,6 +34,8 @@ class Claim(NamedTuple):
     signature: bytes
     message: bytes
 
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -68,6 +71,19 @@ class Verifiers:
             except (BrokenExecutor, RuntimeError) as error:
                 self._lost(error)
         return Checks(chunks, self._lost)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do other work in one of the processes, or in a thread when they are gone.
+
+        Args:
+            work: can be pickled, as can what it returns and raises; may be done twice.
+        """
+        if self._pool is not None:
+            try:
+                return await asyncio.wrap_future(self._pool.submit(work))
+            except (BrokenExecutor, RuntimeError) as error:
+                self._lost(error)
+        return await asyncio.to_thread(work)
 
     def _lost(self, error: BaseException) -> None:
         if self._pool is not None:

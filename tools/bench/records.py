@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tlog.audit import Draft, default_catalogue, sign_event
+from tlog.audit.indexer import indexing
 from tlog.audit.records import Recorded, Records
 from tlog.audit.vault import Vault
 from tlog.audit.verifying import Verifiers
@@ -60,10 +61,18 @@ async def opened(
                 catalogue=default_catalogue(),
                 verifiers=verifiers,
             ) as records,
+            indexing(directory / "log", records),
         ):
             yield records
     finally:
         vault.close()
+
+
+async def indexed(records: Records) -> None:
+    """Wait until all that is recorded can be found."""
+    size = records.log.sequencer.edge.size
+    if records.index is None or await records.index.caught_up(size, patience=60) < size:
+        raise RuntimeError("not indexed within a minute")
 
 
 def verifications_per_second(signer: Signer, count: int = 2000) -> float:
@@ -114,6 +123,7 @@ async def _measure(
                 outcomes = await records.accept(signed[at : at + BATCH])
                 if not all(isinstance(outcome, Recorded) for outcome in outcomes):
                     raise RuntimeError(f"refused: {outcomes[0]}")
+            await indexed(records)
             rate = BATCH * BATCHES / (time.perf_counter() - begin)
             measured.append((rate, (before + verifications_per_second(producer)) / 2))
     return measured
