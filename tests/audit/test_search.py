@@ -220,6 +220,23 @@ async def _erase(records: Records, subject: str, erasure: Erasure) -> None:
     await records.shred()
 
 
+async def test_a_page_opens_no_more_than_one_record_of_it_names(tmp_path: Path) -> None:
+    async with tenant(tmp_path) as records:
+        groups = [[f"user{number}-{n}@example.com" for n in range(30)] for number in range(5)]
+        sent = [signed(access(*group), seq) for seq, group in enumerate(groups, 1)]
+        recorded = indices(await records.accept(sent))
+        seen, cursor, pages = [], "", 0
+        while True:
+            query = Query(types=("access.read",))
+            page = await search(records, EVE, query, cursor=cursor)
+            seen += [each.index for each in page.records]
+            pages += 1
+            if not (cursor := page.cursor):
+                break
+        assert (seen, pages) == (recorded, 3)
+        assert len(await found(records, types=("log.read",))) == pages
+
+
 async def test_one_record(tmp_path: Path) -> None:
     async with tenant(tmp_path) as records:
         (index,) = indices(await records.accept([signed(received())]))

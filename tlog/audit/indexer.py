@@ -26,10 +26,10 @@ from tlog.store import StoreError
 if TYPE_CHECKING:
     from tlog.audit.records import Records
 
-WINDOW: Final = 2 * TILE_WIDTH
+WINDOW: Final = 4 * TILE_WIDTH
 """Entries that are taken in at once."""
 LINGER: Final = 0.02
-"""Seconds for more to come, before a window is made of less."""
+"""Seconds for more to come, before a window is made of less, when nobody waits for it."""
 _RETRY: Final = 5.0
 
 _log = structlog.get_logger(__name__)
@@ -49,6 +49,7 @@ class Indexer:
         self._log = log
         self._grew = grew
         self._damage = ""
+        self._hurry = asyncio.Event()
         self._workers = workers
         self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"tlog-search-{log.name}")
         self._grown = asyncio.Condition()
@@ -72,9 +73,11 @@ class Indexer:
 
     async def caught_up(self, size: int, *, patience: float) -> int:
         """Wait until it has so many entries; how many it has, when patience ends before."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience), self._grown:
-                await self._grown.wait_for(lambda: self.size >= size)
+        if self.size < size:
+            self._hurry.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience), self._grown:
+                    await self._grown.wait_for(lambda: self.size >= size)
         return self.size
 
     async def follow(self) -> None:
@@ -86,7 +89,9 @@ class Indexer:
                     await self._make_anew()
                 elif self.size == self._log.sequencer.edge.size:
                     await self._grew.wait()
-                    await asyncio.sleep(LINGER)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._hurry.wait(), LINGER)
+                    self._hurry.clear()
                     continue
                 await self._take_in()
             except IndexDamaged as error:

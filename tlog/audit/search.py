@@ -18,6 +18,7 @@ from typing import Any, Final
 from tlog.audit.catalogue import TokenClass
 from tlog.audit.codec import decode_base64url, encode_base64url
 from tlog.audit.errors import AuditError, EventRefused
+from tlog.audit.event import MAX_SUBJECTS
 from tlog.audit.index import SUBJECT, Place, Wanted, microseconds
 from tlog.audit.reading import Access, note_read, subjects_of
 from tlog.audit.records import Records
@@ -123,7 +124,8 @@ async def search(
         records: the tenant's.
         access: who asks, and what for.
         query: which records.
-        limit: of records on the page, 1 to `MAX_PAGE`; large ones may be fewer.
+        limit: of records on the page, 1 to `MAX_PAGE`. It ends before where it would be too large, or
+            about more people than one record of it can name.
         cursor: of the page before; empty for the first.
         patience: seconds to wait for the index.
 
@@ -141,7 +143,7 @@ async def search(
     )
     found = [index for _, index in places[:limit]]
     shown = await _noted(records, access, found, lambda: _asked(records.vault, query))
-    more = len(places) > len(shown)
+    more = len(shown) < len(places)
     return Page(shown, _cursor(places[len(shown) - 1], query) if more else "", complete_to)
 
 
@@ -196,26 +198,28 @@ async def _noted(
 ) -> list[StoredRecord]:
     """Open records, once it is recorded that they are: no erasure comes in between."""
     async with records.alone():
-        shown = _fitting(records, found)
-        opened = sorted({name for each in shown for name in subjects_of(each.parts)})
+        shown, opened = _fitting(records, found)
         await note_read(
-            records, access, subjects=opened, count=len(shown), query=asked(), alone=True
+            records, access, subjects=sorted(opened), count=len(shown), query=asked(), alone=True
         )
         return shown
 
 
-def _fitting(records: Records, found: Sequence[int]) -> list[StoredRecord]:
-    """The first of some records, opened, as many as fit into a page; one always does."""
+def _fitting(records: Records, found: Sequence[int]) -> tuple[list[StoredRecord], set[str]]:
+    """The first of some records, opened, as many as fit into a page; and whom they are about."""
     shown: list[StoredRecord] = []
+    opened: set[str] = set()
     size = 0
     for index in found:
         record = _read(records, index)
         size += 2 * len(record.leaf.jws)
         size += sum(len(each.encoded) for part in record.parts for each in part.disclosures)
-        if shown and size > MAX_PAGE_BYTES:
+        about = opened.union(subjects_of(record.parts))
+        if shown and (size > MAX_PAGE_BYTES or len(about) > MAX_SUBJECTS):
             break
         shown.append(record)
-    return shown
+        opened = about
+    return shown, opened
 
 
 def _read(records: Records, index: int) -> StoredRecord:

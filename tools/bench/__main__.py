@@ -7,7 +7,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from tools.bench import audit, flat, log, reads, records, witness
+from tools.bench import audit, flat, log, reads, records, search, witness
 from tools.bench.table import show
 
 
@@ -30,6 +30,9 @@ def main() -> None:
     parser.add_argument(
         "--records", action="store_true", help="instead, signed records beside bare Ed25519"
     )
+    parser.add_argument(
+        "--search", type=int, metavar="RECORDS", help="instead, search among so many records"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tlog-bench-") as scratch:
         directory = Path(scratch) / "bench"
@@ -41,6 +44,8 @@ def main() -> None:
             rows = witness.measure(directory, options.seconds)
         elif options.reads:
             rows = asyncio.run(reads.measure(directory, options.seconds, options.rounds))
+        elif options.search:
+            rows = asyncio.run(search.measure(directory, options.search))
         elif options.records:
             rows = asyncio.run(records.measure(directory, options.rounds))
         else:
