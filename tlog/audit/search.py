@@ -124,8 +124,8 @@ async def search(
         records: the tenant's.
         access: who asks, and what for.
         query: which records.
-        limit: of records on the page, 1 to `MAX_PAGE`. It ends before where it would be too large, or
-            about more people than one record of it can name.
+        limit: of records on the page, 1 to `MAX_PAGE`. It ends before it is too large, or about
+            more people than one record of it can name.
         cursor: of the page before; empty for the first.
         patience: seconds to wait for the index.
 
