@@ -189,6 +189,20 @@ async def test_pages_are_recorded_under_whom_they_open(tmp_path: Path) -> None:
         assert read.payload["count"] == 2
 
 
+async def test_who_read_of_several_stays_with_each_of_them(tmp_path: Path) -> None:
+    bob = "bob@example.com"
+    async with tenant(tmp_path) as records:
+        sent = [
+            signed(received(subjects=[{"id": each}]), n) for n, each in enumerate((ALICE, bob), 1)
+        ]
+        await records.accept(sent)
+        await search(records, EVE, Query(request_id="R-1"))
+        noted = records.log.sequencer.edge.size - 1
+        await _erase(records, ALICE, Erasure(0, "R-1"))
+        said = [{d.name: d.value for d in part.disclosures} for part in records.read(noted).parts]
+        assert said == [{}, {}, {"id": bob, "actor": {"id": "eve", "kind": "local_user"}}]
+
+
 async def test_a_search_for_somebody_unknown_brings_no_name_back(tmp_path: Path) -> None:
     async with tenant(tmp_path) as records:
         sent = [signed(received(), 1), signed(access(ALICE), 2)]

@@ -93,7 +93,10 @@ async def note_read(
         personal["details"] = dict(query)
     first = -1
     for start in range(0, max(len(subjects), 1), MAX_SUBJECTS):
-        about = [{"id": subject} for subject in subjects[start : start + MAX_SUBJECTS]]
+        part = subjects[start : start + MAX_SUBJECTS]
+        # What is said of several goes with the first key; who read must stay with each of them.
+        own = {"actor": personal["actor"]} if len(part) > 1 else {}
+        about = [{"id": subject, **own} for subject in part]
         draft = Draft(type, claims, personal, about)
         index = await records.record_alone(draft) if alone else (await records.record(draft)).index
         first = index if first < 0 else first
