@@ -74,17 +74,41 @@ def test_who_is_not_known(peer: str, where: str) -> None:
 
 
 def test_no_table_and_a_table_of_nonsense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "tcp").write_text("sl local\n x\n0: 0100007F:0001 0 0 0 0 0 nobody\n")
+    (tmp_path / "tcp").write_text("sl local\n x\n0: 0100007F:0001 0 01 0 0 0 nobody\n")
     tables = (tmp_path / "tcp", tmp_path / "gone")
     monkeypatch.setattr(callers, "_TABLES", tables)
     assert caller_of(context("ipv4:127.0.0.1:1")) == Caller("this machine", "unknown")
 
 
-def test_a_user_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = "0: 0100007F:0001 00000000:0000 0A 0:0 0:0 0 4000000001 0\n"
-    (tmp_path / "tcp").write_text("sl local_address\n" + row)
-    monkeypatch.setattr(callers, "_TABLES", (tmp_path / "tcp",))
-    assert caller_of(context("ipv4:127.0.0.1:1")) == Caller("uid 4000000001", "local_user")
+HEADER = "sl local_address rem_address st queues tr retrnsmt uid timeout\n"
+
+
+def row(uid: object, state: str = "01", port: int = 1) -> str:
+    return f"0: 0100007F:{port:04X} 00000000:0000 {state} 0:0 0:0 0 {uid} 0\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "who"),
+    [
+        ([row(4000000001)], Caller("uid 4000000001", "local_user")),
+        # Left of a connection before, from the same port: its owner is said to be 0.
+        ([row(0, "06"), row(4000000001)], Caller("uid 4000000001", "local_user")),
+        ([row(0, "06")], Caller("this machine", "unknown")),
+        ([row(0, "0A"), row(4000000001)], Caller("uid 4000000001", "local_user")),
+        ([row(4000000001), row(4000000001)], Caller("uid 4000000001", "local_user")),
+        # Somebody else's connection to another server, from the same port.
+        ([row(4000000001), row(4000000002)], Caller("this machine", "unknown")),
+        ([row(4000000001), row("x")], Caller("this machine", "unknown")),
+        ([row(4000000001, port=2)], Caller("this machine", "unknown")),
+    ],
+)
+def test_whose_connection_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[str], who: Caller
+) -> None:
+    for order in (rows, rows[::-1]):
+        (tmp_path / "tcp").write_text(HEADER + "".join(order))
+        monkeypatch.setattr(callers, "_TABLES", (tmp_path / "tcp", tmp_path / "tcp"))
+        assert caller_of(context("ipv4:127.0.0.1:1")) == who
 
 
 @pytest.mark.parametrize("purpose", ["", " ", "x" * 257, "for bob@example.com", "a\nb"])

@@ -29,6 +29,11 @@ event sent again is found by its id. Everything but keys and parts is derived fr
 tenant's key of the epoch; survives an erasure, as the record of a request must (11 CCR 7101).
 Erasable class: HMAC under the subject's own random key, and dies with it. The type says which.
 
+**Searching.** An index in SQLite (`index`) is derived from the leaves alone, and has no key. It
+follows the log beside the recording (`indexer`), and is held against the tree: what is not this
+log's is made anew. `search` makes tokens of the names that are asked for, opens what is found, and
+records that (`reading`) before it is shown.
+
 **A tenant** (`tenancy`, imported by name as well) lies in the directory of its log, with its keys.
 
 **Requests.** What the law asks to be known of them is reckoned from public claims alone, by pure

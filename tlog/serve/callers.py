@@ -17,6 +17,7 @@ from tlog.audit.reading import Caller
 from tlog.serve.handlers import Context
 
 _PEER = re.compile(r"ipv[46]:\[?([0-9a-fA-F:.]+)\]?:([0-9]{1,5})")
+_ESTABLISHED = "01"
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 
@@ -42,18 +43,21 @@ def caller_of(context: Context) -> Caller:
 
 
 def owner_of(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> int | None:
-    """The user that has the socket at an address of this machine; None if nobody can tell."""
+    """The user whose connection is from an address of this machine; None if nobody can tell."""
     wanted = [f"{_spelt(address)}:{port:04X}"]
     if isinstance(address, ipaddress.IPv4Address):
         # A socket of IPv6 may speak IPv4.
         wanted.append(f"{_spelt(ipaddress.IPv6Address(f'::ffff:{address}'))}:{port:04X}")
+    found = set()
     for table in _TABLES:
         with contextlib.suppress(OSError), table.open() as lines:
             for line in lines:
                 fields = line.split()
-                if len(fields) > 7 and fields[1] in wanted and fields[7].isdecimal():
-                    return int(fields[7])
-    return None
+                # What is left of a closed connection says that it was root's.
+                if len(fields) > 7 and fields[1] in wanted and fields[3] == _ESTABLISHED:
+                    found.add(int(fields[7]) if fields[7].isdecimal() else None)
+    # Two connections may leave from one port, to two servers: then it may be either's.
+    return found.pop() if len(found) == 1 else None
 
 
 def _spelt(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
