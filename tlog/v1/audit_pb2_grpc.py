@@ -78,8 +78,8 @@ class AuditServiceServicer:
         """Search tells of records, with all of what is personal in them that can still be opened.
 
         The search itself is recorded, with its purpose and who asked, before anything is told; and under
-        each subject of whom something was opened. FAILED_PRECONDITION: it cannot be searched, or not be
-        recorded, and nothing is told.
+        each subject of whom something was opened. FAILED_PRECONDITION, UNAVAILABLE: it cannot be
+        searched, or not be recorded, and nothing is told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

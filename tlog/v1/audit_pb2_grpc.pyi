@@ -53,8 +53,8 @@ class AuditServiceStub:
     """Search tells of records, with all of what is personal in them that can still be opened.
 
     The search itself is recorded, with its purpose and who asked, before anything is told; and under
-    each subject of whom something was opened. FAILED_PRECONDITION: it cannot be searched, or not be
-    recorded, and nothing is told.
+    each subject of whom something was opened. FAILED_PRECONDITION, UNAVAILABLE: it cannot be
+    searched, or not be recorded, and nothing is told.
     """
     Read: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ReadRequest, _audit_pb2.ReadResponse]
     """Read tells of one record, and is itself recorded, as Search."""
@@ -80,8 +80,8 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Search tells of records, with all of what is personal in them that can still be opened.
 
     The search itself is recorded, with its purpose and who asked, before anything is told; and under
-    each subject of whom something was opened. FAILED_PRECONDITION: it cannot be searched, or not be
-    recorded, and nothing is told.
+    each subject of whom something was opened. FAILED_PRECONDITION, UNAVAILABLE: it cannot be
+    searched, or not be recorded, and nothing is told.
     """
     Read: _aio.UnaryUnaryMultiCallable[_audit_pb2.ReadRequest, _audit_pb2.ReadResponse]  # type: ignore[assignment]
     """Read tells of one record, and is itself recorded, as Search."""
@@ -116,8 +116,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         """Search tells of records, with all of what is personal in them that can still be opened.
 
         The search itself is recorded, with its purpose and who asked, before anything is told; and under
-        each subject of whom something was opened. FAILED_PRECONDITION: it cannot be searched, or not be
-        recorded, and nothing is told.
+        each subject of whom something was opened. FAILED_PRECONDITION, UNAVAILABLE: it cannot be
+        searched, or not be recorded, and nothing is told.
         """
 
     @_abc_1.abstractmethod
