@@ -161,8 +161,9 @@ async def test_what_is_erased_meanwhile_is_not_given_out(
             return await KeyHistory(records.log).of([4])
 
         monkeypatch.setattr(history, "of", slow)
+        collected = await collect(records, [4], ALL, history=history)
         with pytest.raises(Unavailable, match="erased, or expired, meanwhile"):
-            await collect(records, [4], ALL, history=history)
+            collected.check(records)
 
 
 async def test_what_is_refused(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Collects what goes into an evidence package, from the records of a log that runs.
 
-Whoever calls has asked for the purpose, and records the export before anything of it is given out.
+Whoever calls has asked for the purpose, and records the export before anything of it is given out,
+once it is sure that nothing of it was erased meanwhile.
 What was collected is verified, as whoever gets it will, before it is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,11 +18,9 @@ from tlog.audit.errors import EventRefused
 from tlog.audit.evidence import Contents, EvidenceError, Gone, Item, StampItem, Why
 from tlog.audit.evidence_check import OpenedHead, check_package
 from tlog.audit.evidence_file import MAX_RECORDS, MAX_STAMPS, encode_package
-from tlog.audit.index import Place
 from tlog.audit.key_history import KeyHistory
 from tlog.audit.reading import subjects_of
 from tlog.audit.records import Records
-from tlog.audit.search import Query, find
 from tlog.audit.stamper import Stamper
 from tlog.audit.stored import StoredRecord
 from tlog.audit.vault import Part
@@ -33,7 +32,6 @@ PATIENCE: Final = 20.0
 SUBJECT: Final = "subject."
 """Before the name of a claim about a subject, in what is to be disclosed."""
 _STEP: Final = 16
-_PAGE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +63,26 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """A package, and whose data was opened for it, by identifier."""
+    """A package, and whose data was opened for it, by identifier.
+
+    Attributes:
+        gone: of each record that was chosen what was not there any more.
+    """
 
     package: bytes
     subjects: Sequence[str]
-    count: int
+    gone: Mapping[int, Sequence[Gone | None]]
+
+    def check(self, records: Records) -> None:
+        """What an erasure took while this was collected is not given out after it.
+
+        Raises:
+            Unavailable: something is not as it was.
+        """
+        if any(_gone(_read(records, index)) != gone for index, gone in self.gone.items()):
+            raise Unavailable(
+                "something was erased, or expired, meanwhile: collect the evidence again"
+            )
 
 
 async def collect(
@@ -95,7 +108,7 @@ async def collect(
 
     Raises:
         InvalidRequest, OutOfRange: there is no such record, or there are too many.
-        Unavailable: no published checkpoint has them all yet, or something was erased meanwhile.
+        Unavailable: no published checkpoint has them all yet.
         StampError, VaultDamaged, StoreError: what is stored cannot be read.
         EvidenceError, ZipError: too much for one package.
     """
@@ -147,27 +160,8 @@ async def collect(
     if len(contents.stamps) > MAX_STAMPS:
         raise EvidenceError(f"{len(contents.stamps)} time-stamps: choose fewer records")
     package = await asyncio.to_thread(_packed, contents, _OwnKeys(log.vkeys))
-    # What an erasure took while this went on is not given out after it.
-    if any(_gone(_read(records, each.index)) != _gone(each) for each in chosen):
-        raise Unavailable("something was erased, or expired, meanwhile: collect the evidence again")
     opened = sorted({name for each in chosen for name in subjects_of(each.parts)})
-    return Collected(package, opened, len(chosen))
-
-
-async def entries_about(records: Records, subject: str) -> list[int]:
-    """The records about a subject, as `search.find` finds them, by index.
-
-    Raises:
-        Unavailable: there is no index, or it is not where the log is.
-    """
-    found: list[int] = []
-    after: Place | None = None
-    while True:
-        places, _ = await find(records, Query(subject=subject), limit=_PAGE, after=after)
-        found += [index for _, index in places]
-        if len(places) < _PAGE:
-            return sorted(found)
-        after = places[-1]
+    return Collected(package, opened, {each.index: _gone(each) for each in chosen})
 
 
 @dataclass(frozen=True, slots=True)

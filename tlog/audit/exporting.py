@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 
-from tlog.audit.collecting import entries_about
 from tlog.audit.errors import EventRefused
 from tlog.audit.event import read_payload
 from tlog.audit.export_formats import Exported, Format, Writer
 from tlog.audit.jws import parse_jws
-from tlog.audit.leaf import Leaf, parse_leaf
+from tlog.audit.leaf import parse_leaf
 from tlog.audit.reading import Access, note_read, subjects_of
 from tlog.audit.records import Records
+from tlog.audit.search import Query, asked, find_all
 from tlog.audit.stored import StoredRecord
-from tlog.audit.times import format_time, parse_time
-from tlog.merkle import TILE_WIDTH, leaf_hash, split_bundle
+from tlog.merkle import leaf_hash
 
 ABOUT: Final = "subject."
 """Begins the name of a claim about a subject, as the choice of what is disclosed has it."""
@@ -32,58 +30,6 @@ WINDOW: Final = 256
 """Records that are opened, recorded and given out at once."""
 # Records between two turns of the event loop.
 _STEP: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which records; what is empty leaves none out.
-
-    Attributes:
-        subject: about whom; after an erasure, those are found whose tokens outlive it.
-        types: of which types.
-        request_id: of which request.
-        producer: by which producer.
-        outcome: with which outcome.
-        since: not before, as their producers say.
-        until: before, as their producers say.
-    """
-
-    subject: str = ""
-    types: frozenset[str] = frozenset()
-    request_id: str = ""
-    producer: str = ""
-    outcome: str = ""
-    since: datetime | None = None
-    until: datetime | None = None
-
-    def has(self, payload: Mapping[str, Any]) -> bool:
-        """Whether a record is chosen, as far as its public claims say."""
-        wanted = (
-            ("request_id", self.request_id),
-            ("producer_id", self.producer),
-            ("outcome", self.outcome),
-        )
-        if any(value and payload.get(name) != value for name, value in wanted):
-            return False
-        if self.types and payload.get("type") not in self.types:
-            return False
-        if self.since is None and self.until is None:
-            return True
-        at = parse_time(str(payload.get("occurred_at")), field="occurred_at")
-        return (self.since is None or self.since <= at) and (self.until is None or at < self.until)
-
-    def said(self) -> dict[str, Any]:
-        """What was asked for, as the record of the export tells it; it may name somebody."""
-        named: dict[str, Any] = {
-            "subject": self.subject,
-            "types": sorted(self.types),
-            "request_id": self.request_id,
-            "producer": self.producer,
-            "outcome": self.outcome,
-            "since": "" if self.since is None else format_time(self.since),
-            "until": "" if self.until is None else format_time(self.until),
-        }
-        return {name: value for name, value in named.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +58,7 @@ class Order:
         EventRefused: personal data for nobody.
     """
 
-    selection: Selection
+    query: Query
     disclosing: Disclosing
     format: Format
     recipient: str = ""
@@ -148,59 +94,26 @@ async def export(records: Records, access: Access, order: Order) -> AsyncGenerat
         EventRefused, LogError: it could not be recorded: what came so far is all that was given.
         StoreError, VaultDamaged: what is stored cannot be read.
     """
-    chosen = await select(records, order.selection)
+    chosen = await find_all(records, order.query)
     writer = Writer(order.format, log=records.log.origin, tenant=records.tenant)
     seen: set[str] = set()
     recorded, done = -1, 0
     head = writer.head()
     for start in range(0, max(len(chosen), 1), WINDOW):
-        window = await _open(records, chosen[start : start + WINDOW], order.disclosing)
-        fresh = window.subjects - seen
-        if recorded < 0:
-            recorded = await _note(records, access, order, len(chosen), fresh)
-        elif fresh:
-            await _note(records, access, order, len(window.records), fresh, continues=recorded)
+        # No erasure comes between what is opened and the record of it.
+        async with records.alone():
+            window = await _open(records, chosen[start : start + WINDOW], order.disclosing)
+            fresh = window.subjects - seen
+            if recorded < 0:
+                recorded = await _note(records, access, order, len(chosen), fresh)
+            elif fresh:
+                await _note(records, access, order, len(window.records), fresh, continues=recorded)
         seen |= fresh
         done += len(window.records)
         last = done == len(chosen)
         data = b"".join(map(writer.line, window.records))
         yield Piece(head + data + (writer.tail() if last else b""), done, len(chosen))
         head = b""
-
-
-async def select(records: Records, selection: Selection) -> array[int]:
-    """The chosen records, by their indices.
-
-    Raises:
-        StoreError: the log cannot be read.
-    """
-    chosen = array("Q")
-    size = records.log.sequencer.edge.size
-    about = None
-    if selection.subject:
-        about = set(await entries_about(records, selection.subject))
-    for start in range(0, size, TILE_WIDTH):
-        for index, entry in enumerate(_bundle(records, start, size), start):
-            if about is not None and index not in about:
-                continue
-            read = _read_public(entry)
-            if read is not None and selection.has(read[1]):
-                chosen.append(index)
-        await asyncio.sleep(0)
-    return chosen
-
-
-def _bundle(records: Records, start: int, size: int) -> list[bytes]:
-    width = min(TILE_WIDTH, size - start)
-    return split_bundle(records.log.reader.encoded_bundle(start // TILE_WIDTH, width))
-
-
-def _read_public(entry: bytes) -> tuple[Leaf, dict[str, Any]] | None:
-    try:
-        leaf = parse_leaf(entry)
-        return leaf, read_payload(parse_jws(leaf.jws))
-    except EventRefused:
-        return None  # an entry that is no record
 
 
 async def _open(records: Records, chosen: array[int], disclosing: Disclosing) -> _Window:
@@ -215,9 +128,8 @@ async def _open(records: Records, chosen: array[int], disclosing: Disclosing) ->
             window.records.append(_disclosed(records, stored, disclosing))
             continue
         entry = records.log.reader.entry(index, records.log.sequencer.edge.size)
-        read = _read_public(entry)
-        assert read is not None  # noqa: S101 -- it was one when it was chosen
-        leaf, payload = read
+        leaf = parse_leaf(entry)
+        payload = read_payload(parse_jws(leaf.jws))
         window.records.append(Exported(index, leaf_hash(entry), leaf, payload))
     return window
 
@@ -261,7 +173,7 @@ async def _note(
     """Record it, before any of it is given out."""
     disclosing = order.disclosing
     query: dict[str, Any] = {
-        "selection": order.selection.said(),
+        "selection": asked(records.vault, order.query),
         "format": order.format.value,
         "disclosed": ["all"] if disclosing.everything else sorted(disclosing.names),
     }

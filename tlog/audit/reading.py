@@ -65,9 +65,10 @@ async def note_read(
     count: int = 0,
     query: Mapping[str, Any] | None = None,
     public: Mapping[str, Any] | None = None,
-    alone: bool = False,
 ) -> int:
     """Record a read, before anything of it is shown.
+
+    Inside `Records.alone`, and with what it shows opened there: no erasure comes in between.
 
     Args:
         records: which were read.
@@ -77,7 +78,6 @@ async def note_read(
         count: how many records.
         query: what was asked for; personal.
         public: more public claims of the type.
-        alone: whether this is inside `Records.alone`.
 
     Returns:
         The index of its entry; of the first one, where there are more subjects than fit into one.
@@ -98,7 +98,7 @@ async def note_read(
         own = {"actor": personal["actor"]} if len(part) > 1 else {}
         about = [{"id": subject, **own} for subject in part]
         draft = Draft(type, claims, personal, about)
-        index = await records.record_alone(draft) if alone else (await records.record(draft)).index
+        index = await records.record_alone(draft)
         first = index if first < 0 else first
     return first
 

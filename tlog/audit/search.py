@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,6 +38,7 @@ MAX_TEXT: Final = 1024
 MAX_TYPES: Final = 64
 PATIENCE: Final = 10.0
 """Seconds for the index to have what the log had when the search came in."""
+_ALL: Final = 4096
 _CURSOR: Final = struct.Struct(">?qQ")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -142,7 +144,7 @@ async def search(
         records, query, limit=limit + 1, after=after, patience=patience
     )
     found = [index for _, index in places[:limit]]
-    shown = await _noted(records, access, found, lambda: _asked(records.vault, query))
+    shown = await _noted(records, access, found, lambda: asked(records.vault, query))
     more = len(shown) < len(places)
     return Page(shown, _cursor(places[len(shown) - 1], query) if more else "", complete_to)
 
@@ -193,15 +195,29 @@ async def find(
     return places, complete_to
 
 
+async def find_all(records: Records, query: Query) -> array[int]:
+    """All records that a query finds, by index; recorded nowhere, as `find`.
+
+    Raises:
+        Unavailable: as `search`.
+    """
+    found = array("Q")
+    after: Place | None = None
+    while True:
+        places, _ = await find(records, query, limit=_ALL, after=after)
+        found.extend([index for _, index in places])
+        if len(places) < _ALL:
+            return array("Q", sorted(found))
+        after = places[-1]
+
+
 async def _noted(
-    records: Records, access: Access, found: Sequence[int], asked: Callable[[], dict[str, Any]]
+    records: Records, access: Access, found: Sequence[int], said: Callable[[], dict[str, Any]]
 ) -> list[StoredRecord]:
     """Open records, once it is recorded that they are: no erasure comes in between."""
     async with records.alone():
         shown, opened = _fitting(records, found)
-        await note_read(
-            records, access, subjects=sorted(opened), count=len(shown), query=asked(), alone=True
-        )
+        await note_read(records, access, subjects=sorted(opened), count=len(shown), query=said())
         return shown
 
 
@@ -266,7 +282,7 @@ def _tokens(
     return found
 
 
-def _asked(vault: Vault, query: Query) -> dict[str, Any]:
+def asked(vault: Vault, query: Query) -> dict[str, Any]:
     """A query as its record has it: names as the tokens of the newest epoch."""
     said: dict[str, Any] = {name: getattr(query, name) for name in _COLUMNS}
     said["types"] = list(query.types)

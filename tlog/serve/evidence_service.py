@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from tlog.audit import AuditError, EventRefused
-from tlog.audit.collecting import Choice, Collected, collect, entries_about
+from tlog.audit.collecting import Choice, Collected, collect
 from tlog.audit.key_history import KeyHistory
 from tlog.audit.reading import Access, note_read
+from tlog.audit.search import Query, find_all
 from tlog.audit.tokens import canonical
 from tlog.audit.vault import VaultDamaged
 from tlog.log import InvalidRequest
@@ -88,7 +89,7 @@ async def _indices(records: Records, request: pb.CollectRequest) -> tuple[Sequen
             raise InvalidRequest("an index comes twice", field="indices")
         return list(request.indices), False
     if request.subject:
-        if about := await entries_about(records, request.subject):
+        if about := await find_all(records, Query(subject=request.subject)):
             return about, False
         raise InvalidRequest("the log has no record of this subject", field="subject")
     found = await records.docket.entries(request.request_id) if request.request_id else []
@@ -110,15 +111,17 @@ async def _record(
     if request.recipient:
         public["recipient"] = request.recipient
     disclosed = ["all"] if request.disclose_all else sorted(request.disclose)
-    return await note_read(
-        records,
-        access,
-        type="log.exported",
-        subjects=collected.subjects,
-        count=collected.count,
-        query={"disclosed": disclosed},
-        public=public,
-    )
+    async with records.alone():
+        collected.check(records)
+        return await note_read(
+            records,
+            access,
+            type="log.exported",
+            subjects=collected.subjects,
+            count=len(collected.gone),
+            query={"disclosed": disclosed},
+            public=public,
+        )
 
 
 async def _send(package: bytes, recorded: int, context: Context) -> None:

@@ -18,10 +18,11 @@ import grpc
 from tlog.audit import AuditError, EventRefused
 from tlog.audit.calendar import FIRST_YEAR, LAST_YEAR, day_of
 from tlog.audit.export_formats import Format
-from tlog.audit.exporting import Disclosing, Order, Selection, export
+from tlog.audit.exporting import Disclosing, Order, export
 from tlog.audit.reading import Access
 from tlog.audit.report import CountedBy, make_report
 from tlog.audit.report_formats import to_csv, to_html, to_json
+from tlog.audit.search import Query
 from tlog.audit.times import parse_time
 from tlog.audit.vault import VaultDamaged
 from tlog.log import InvalidRequest, Unavailable
@@ -135,9 +136,9 @@ def _order(request: pb.ExportRequest) -> Order:
         1 <= len(n) <= 80 for n in request.disclose
     ):
         raise InvalidRequest(f"at most {_MAX_DISCLOSED} names of claims", field="disclose")
-    selection = Selection(
+    query = Query(
         subject=request.subject,
-        types=frozenset(request.types),
+        types=tuple(request.types),
         request_id=request.of_request,
         producer=request.producer,
         outcome=request.outcome,
@@ -145,7 +146,7 @@ def _order(request: pb.ExportRequest) -> Order:
         until=parse_time(request.until, field="until") if request.until else None,
     )
     disclosing = Disclosing(frozenset(request.disclose), everything=request.disclose_all)
-    return Order(selection, disclosing, form, request.recipient)
+    return Order(query, disclosing, form, request.recipient)
 
 
 def report_status(error: Exception) -> grpc.Status:
