@@ -6,6 +6,7 @@ import contextlib
 import getpass
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from tests.audit.producer import ALICE, received, signed
 from tlog.audit import AuditError
 from tlog.audit import search as search_module
 from tlog.audit.erasing import submit
+from tlog.audit.expiry import expire
 from tlog.audit.index import Index
 from tlog.audit.records import Records
 from tlog.audit.sdjwt import disclose
+from tlog.cli.output import Output
+from tlog.cli.records.telling import tell
 from tlog.client import VerificationError
 from tlog.client.reading import Erased, FoundRecord, RecordReader, Search
 from tlog.log import Log, LogConfig, create_log
@@ -86,6 +90,27 @@ async def test_after_an_erasure_it_says_so(tmp_path: Path) -> None:
         two = await reader.read(ACCESSED, purpose="audit")
         assert [dict(each.claims) for each in two.subjects] == [{}, {"id": BOB}]
         assert two.shared.erased == Erased(ERASURE, "R-1")
+
+
+async def test_after_its_time_it_says_so(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    async with served(tmp_path) as (reader, _, records):
+        assert await expire(records, now=datetime.now(UTC) + timedelta(days=3 * 365), pace=0) == 1
+        entry = records.log.sequencer.edge.size - 1
+        page = await reader.search(Search(types=("access.read",)), purpose="audit")
+        (one,) = page.records
+        parts = (one.shared, *one.subjects)
+        assert [(part.claims, part.erased, part.expired) for part in parts] == [
+            ({}, None, entry)
+        ] * 3
+        tell(page.records, Output(as_json=False))
+        lines = capfdbinary.readouterr().out.decode().splitlines()
+        assert [line for line in lines if line.endswith(f"expired at entry {entry}")] == lines[-3:]
+        assert lines[-1].startswith("      subject 2 ")
+        # Of the case, which is kept for longer, all is there.
+        page = await reader.search(Search(subject=ALICE, of_request="R-1"), purpose="audit")
+        assert page.records[0].subjects[0].claims["id"] == ALICE
 
 
 LARGE = 40_000
