@@ -41,7 +41,7 @@ _VERSION: Final = 1
 SECONDS: Final = 5.0
 """What one query may take."""
 # Beyond so many, one condition is as good to begin with as another.
-_ENOUGH: Final = 1000
+_ENOUGH: Final = 20_000
 # Steps of SQLite's machine between two looks at the clock.
 _STEPS: Final = 10_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

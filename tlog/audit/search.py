@@ -29,7 +29,7 @@ from tlog.audit.tokens import canonical, make_token
 from tlog.audit.vault import SubjectKey, Vault, joint_secret
 from tlog.log import InvalidRequest, Unavailable
 
-DEFAULT_PAGE: Final = 50
+DEFAULT_PAGE: Final = 25
 MAX_PAGE: Final = 100
 MAX_PAGE_BYTES: Final = 16 << 20
 """Of leaves and disclosures: a page ends before the record that would go beyond."""

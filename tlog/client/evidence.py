@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Self
 
 from tlog.audit.zipped import MAX_ZIP_SIZE
-from tlog.client.errors import ClientError, VerificationError
-from tlog.client.transport import Transport
+from tlog.client.errors import VerificationError
+from tlog.client.service import RecordsService
 from tlog.v1 import evidence_pb2 as pb
-
-_SERVICE = pb.DESCRIPTOR.services_by_name["EvidenceService"].full_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,31 +20,10 @@ class CollectedPackage:
     recorded: int
 
 
-class EvidenceCollector:
-    """Collects evidence packages of one records log. An async context manager.
+class EvidenceCollector(RecordsService):
+    """Collects evidence packages of one records log."""
 
-    Raises Refused, Unreachable, TimedOut, VerificationError; see `AsyncClient`.
-
-    Args:
-        target: address of the server, `host:port`.
-        log: name of the log; empty when the server holds only one.
-        timeout: seconds for each answer, and for each piece of a package.
-    """
-
-    def __init__(self, target: str, *, log: str = "", timeout: float = 120.0) -> None:
-        self._target = target
-        self._log = log
-        self._timeout = timeout
-        self._transport: Transport | None = None
-
-    async def __aenter__(self) -> Self:
-        self._transport = Transport(self._target, timeout=self._timeout, service=_SERVICE)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._transport is not None:
-            transport, self._transport = self._transport, None
-            await transport.close()
+    SERVICE = pb.DESCRIPTOR.services_by_name["EvidenceService"].full_name
 
     async def collect(
         self,
@@ -83,8 +59,6 @@ class EvidenceCollector:
             disclose_all=disclose_all,
             recipient=recipient,
         )
-        if self._transport is None:
-            raise ClientError("the client is closed, or not open yet: use it in a `with` block")
         pieces: list[bytes] = []
         come, first = 0, pb.CollectResponse()
         answers = self._transport.messages(

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
-from tlog.client.errors import ClientError, printable
-from tlog.client.transport import Transport
+from tlog.client.errors import printable
+from tlog.client.service import RecordsService
 from tlog.v1 import orders_pb2 as pb
 
 Outcome = Literal["done", "done before", "erased before", "nothing", ""]
 """What became of an order."""
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["OrderService"].full_name
 _OUTCOMES: dict[pb.OrderOutcome.ValueType, Outcome] = {
     pb.ORDER_OUTCOME_DONE: "done",
     pb.ORDER_OUTCOME_DONE_BEFORE: "done before",
@@ -71,36 +70,15 @@ class Hold:
     placed_at: str
 
 
-class Orders:
-    """Orders about the records of one log. An async context manager.
+class Orders(RecordsService):
+    """Orders about the records of one log."""
 
-    Every method raises Refused, Unreachable, TimedOut, VerificationError; see `AsyncClient`.
-
-    Args:
-        target: address of the server, `host:port`.
-        log: name of the log; empty when the server holds only one.
-        timeout: seconds for each answer; a large erasure takes some, and goes on without us.
-    """
-
-    def __init__(self, target: str, *, log: str = "", timeout: float = 120.0) -> None:
-        self._target = target
-        self._log = log
-        self._timeout = timeout
-        self._transport: Transport | None = None
-
-    async def __aenter__(self) -> Self:
-        self._transport = Transport(self._target, timeout=self._timeout, service=_SERVICE)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._transport is not None:
-            transport, self._transport = self._transport, None
-            await transport.close()
+    SERVICE = pb.DESCRIPTOR.services_by_name["OrderService"].full_name
 
     async def submit(self, order: bytes) -> OrderReceipt:
         """Have an order carried out, once: it may be submitted again at any time."""
         request = pb.SubmitOrderRequest(log=self._log, order=order)
-        answer = await self._open().read("SubmitOrder", request, pb.SubmitOrderResponse)
+        answer = await self._transport.read("SubmitOrder", request, pb.SubmitOrderResponse)
         return OrderReceipt(
             printable(answer.order_id),
             printable(answer.kind),
@@ -120,7 +98,7 @@ class Orders:
     async def dry_run(self, subject: str, request_id: str = "") -> DryRun:
         """What an erasure would do; nothing is opened, nothing changes."""
         request = pb.DryRunRequest(log=self._log, subject=subject, request_id=request_id)
-        answer = await self._open().read("DryRun", request, pb.DryRunResponse)
+        answer = await self._transport.read("DryRun", request, pb.DryRunResponse)
         return DryRun(
             printable(answer.tenant),
             printable(answer.key_id),
@@ -136,7 +114,7 @@ class Orders:
     async def holds(self) -> tuple[str, list[Hold]]:
         """The tenant's name, and the holds that stand."""
         request = pb.ListHoldsRequest(log=self._log)
-        answer = await self._open().read("ListHolds", request, pb.ListHoldsResponse)
+        answer = await self._transport.read("ListHolds", request, pb.ListHoldsResponse)
         return printable(answer.tenant), [
             Hold(
                 printable(hold.hold_id),
@@ -148,8 +126,3 @@ class Orders:
             )
             for hold in answer.holds
         ]
-
-    def _open(self) -> Transport:
-        if self._transport is None:
-            raise ClientError("enter it with `async with` first")
-        return self._transport

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from tlog.audit import EventRefused, match_disclosures
 from tlog.audit.event import read_payload
@@ -18,15 +18,14 @@ from tlog.audit.jws import parse_jws
 from tlog.audit.leaf import Leaf, parse_leaf
 from tlog.audit.sdjwt import MAX_DISCLOSURES
 from tlog.audit.times import parse_time
-from tlog.client.errors import ClientError, VerificationError, printable
-from tlog.client.transport import Transport
+from tlog.client.errors import VerificationError, printable
+from tlog.client.service import RecordsService
 from tlog.v1 import audit_pb2 as pb
 
-DEFAULT_PAGE: Final = 50
+DEFAULT_PAGE: Final = 25
 MAX_PAGE: Final = 100
 """Records of one page."""
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["AuditService"].full_name
 _DIGESTS: Final = frozenset({"_sd", "_sd_alg", "subjects"})
 
 
@@ -118,31 +117,10 @@ class FoundPage:
     complete_to: int
 
 
-class RecordReader:
-    """Finds the records of one log, and reads them. An async context manager.
+class RecordReader(RecordsService):
+    """Finds the records of one log, and reads them."""
 
-    Every method raises Refused, Unreachable, TimedOut, VerificationError; see `AsyncClient`.
-
-    Args:
-        target: address of the server, `host:port`.
-        log: name of the log; empty when the server holds only one.
-        timeout: seconds for each answer.
-    """
-
-    def __init__(self, target: str, *, log: str = "", timeout: float = 60.0) -> None:
-        self._target = target
-        self._log = log
-        self._timeout = timeout
-        self._transport: Transport | None = None
-
-    async def __aenter__(self) -> Self:
-        self._transport = Transport(self._target, timeout=self._timeout, service=_SERVICE)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._transport is not None:
-            transport, self._transport = self._transport, None
-            await transport.close()
+    SERVICE = pb.DESCRIPTOR.services_by_name["AuditService"].full_name
 
     async def search(
         self,
@@ -180,7 +158,7 @@ class RecordReader:
             limit=limit,
             cursor=cursor,
         )
-        answer = await self._open().read("Search", request, pb.SearchResponse)
+        answer = await self._transport.read("Search", request, pb.SearchResponse)
         if len(answer.records) > limit or (answer.cursor and answer.cursor == cursor):
             raise VerificationError("message", "the page is not the next one, or too long")
         found = tuple(map(_record, answer.records))
@@ -192,15 +170,10 @@ class RecordReader:
     async def read(self, index: int, *, purpose: str, request_id: str = "") -> FoundRecord:
         """The record at an index; with a purpose, as `search`."""
         request = pb.ReadRequest(log=self._log, purpose=purpose, request_id=request_id, index=index)
-        answer = await self._open().read("Read", request, pb.ReadResponse)
+        answer = await self._transport.read("Read", request, pb.ReadResponse)
         if answer.record.index != index:
             raise VerificationError("echo", f"entry {answer.record.index} came, not {index}")
         return _record(answer.record)
-
-    def _open(self) -> Transport:
-        if self._transport is None:
-            raise ClientError("the client is closed, or not open yet: use it in a `with` block")
-        return self._transport
 
 
 def _record(told: pb.FoundRecord) -> FoundRecord:

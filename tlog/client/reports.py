@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
-from tlog.client.errors import ClientError, VerificationError, printable
-from tlog.client.transport import Transport
+from tlog.client.errors import VerificationError, printable
+from tlog.client.service import RecordsService
 from tlog.v1 import reports_pb2 as pb
 
 Status = Literal["met", "due", "at risk", "late", "waiting", "not applicable", ""]
@@ -21,7 +21,6 @@ ReportFormat = Literal["json", "csv", "html"]
 ExportFormat = Literal["csv", "jsonl", "ocsf", "cloudevents"]
 CountedBy = Literal["received", "answered"]
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["ReportService"].full_name
 _STATUSES: dict[pb.DeadlineStatus.ValueType, Status] = {
     pb.DEADLINE_STATUS_MET: "met",
     pb.DEADLINE_STATUS_DUE: "due",
@@ -90,31 +89,10 @@ class Requests:
     calendar_version: str
 
 
-class Reports:
-    """Requests and reports of one records log. An async context manager.
+class Reports(RecordsService):
+    """Requests and reports of one records log."""
 
-    Every method raises Refused, Unreachable, TimedOut, VerificationError; see `AsyncClient`.
-
-    Args:
-        target: address of the server, `host:port`.
-        log: name of the log; empty when the server holds only one.
-        timeout: seconds for each answer, and for each piece of a report.
-    """
-
-    def __init__(self, target: str, *, log: str = "", timeout: float = 120.0) -> None:
-        self._target = target
-        self._log = log
-        self._timeout = timeout
-        self._transport: Transport | None = None
-
-    async def __aenter__(self) -> Self:
-        self._transport = Transport(self._target, timeout=self._timeout, service=_SERVICE)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._transport is not None:
-            transport, self._transport = self._transport, None
-            await transport.close()
+    SERVICE = pb.DESCRIPTOR.services_by_name["ReportService"].full_name
 
     async def requests(
         self,
@@ -138,7 +116,7 @@ class Reports:
             page_size=page_size,
             page_token=page_token,
         )
-        answer = await self._open().read("ListRequests", request, pb.ListRequestsResponse)
+        answer = await self._transport.read("ListRequests", request, pb.ListRequestsResponse)
         return Requests(
             tuple(map(_request, answer.requests)),
             answer.next_page_token,
@@ -170,7 +148,7 @@ class Reports:
         return aclosing(self._pieces(request))
 
     async def _pieces(self, request: pb.MakeReportRequest) -> AsyncGenerator[bytes, None]:
-        answers = self._open().messages(
+        answers = self._transport.messages(
             "MakeReport", request, pb.MakeReportResponse, patience=self._timeout
         )
         async with aclosing(answers):
@@ -217,7 +195,7 @@ class Reports:
             **selection,  # type: ignore[arg-type]
         )
         done = total = -1
-        answers = self._open().messages(
+        answers = self._transport.messages(
             "Export", request, pb.ExportResponse, patience=self._timeout
         )
         async with aclosing(answers):
@@ -229,11 +207,6 @@ class Reports:
         if total < 0 or done != total:
             raise VerificationError("message", f"{max(done, 0)} of {max(total, 0)} records came")
         return total
-
-    def _open(self) -> Transport:
-        if self._transport is None:
-            raise ClientError("the client is closed, or not open yet: use it in a `with` block")
-        return self._transport
 
 
 def _request(answer: pb.RequestStanding) -> Request:

@@ -222,7 +222,7 @@ class SearchRequest(_message.Message):
     newest_first: _builtins.bool
     """The newest first; else in the order of time."""
     limit: _builtins.int
-    """At most as many records, up to 100; 0 for 50. There may be fewer, and more on the next page."""
+    """At most as many records, up to 100; 0 for 25. There may be fewer, and more on the next page."""
     cursor: _builtins.str
     """From the answer before this one, to the same question."""
     @_builtins.property

@@ -41,7 +41,7 @@ from tlog.cli.remote import Server, server_options
 @click.option("--until", default="", metavar="TIME", help="What happened before (RFC 3339).")
 @click.option("--newest", "newest_first", is_flag=True, help="The newest first.")
 @click.option(
-    "--limit", default=50, show_default=True, type=click.IntRange(1, 100), help="Of one page."
+    "--limit", default=25, show_default=True, type=click.IntRange(1, 100), help="Of one page."
 )
 @click.option("--cursor", default="", help="Go on where the page ended that gave it.")
 @click.option("--all", "every", is_flag=True, help="All pages.")
