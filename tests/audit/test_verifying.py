@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
+import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,3 +93,16 @@ async def test_a_process_that_dies_takes_nothing_with_it(tmp_path: Path) -> None
         # Closed, it says nothing of anybody.
         again = await records.accept(events[:20])
         assert again == [Recorded(2 + i, duplicate=True) for i in range(20)]
+
+
+async def test_ctrl_c_while_a_process_starts_is_not_for_it() -> None:
+    before = set(multiprocessing.active_children())
+    with Verifiers(1) as verifiers:
+        working = asyncio.create_task(verifiers.run(os.getpid))
+        await asyncio.sleep(0)
+        (child,) = set(multiprocessing.active_children()) - before
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGINT)
+        # Had it died, the work would be done here.
+        assert await working == child.pid
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -67,7 +67,7 @@ class Verifiers:
         if self._pool is not None and len(claims) >= WORTHWHILE:
             try:
                 for at in range(0, len(claims), CHUNK):
-                    chunks.append(self._pool.submit(verify_all, claims[at : at + CHUNK]))
+                    chunks.append(_submit(self._pool, verify_all, claims[at : at + CHUNK]))
             except (BrokenExecutor, RuntimeError) as error:
                 self._lost(error)
         return Checks(chunks, self._lost)
@@ -80,7 +80,7 @@ class Verifiers:
         """
         if self._pool is not None:
             try:
-                return await asyncio.wrap_future(self._pool.submit(work))
+                return await asyncio.wrap_future(_submit(self._pool, work))
             except (BrokenExecutor, RuntimeError) as error:
                 self._lost(error)
         return await asyncio.to_thread(work)
@@ -116,6 +116,15 @@ class Checks:
                 except BrokenExecutor as error:
                     self._lost(error)
         return at < len(self._right) and self._right[at]
+
+
+def _submit(pool: ProcessPoolExecutor, work: Callable[..., T], *given: object) -> Future[T]:
+    """Submit work; a process that is started for it is deaf to Ctrl-C from its first moment."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(work, *given)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _follow_parent() -> None:
