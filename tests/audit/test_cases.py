@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
 from tests.audit.casework import happened
-from tests.audit.producer import opened, received, signed
-from tlog.audit.cases import Case, CaseEvent, Outcome, case_event, read_cases
+from tlog.audit.cases import Case, CaseEvent, Outcome, read_cases
 
 DELETE = {"request_type": "delete", "channel": "webform"}
 START = happened(0, "request.received", "2026-03-02T10:00:00-08:00", DELETE)
@@ -21,17 +18,6 @@ def only(*events: CaseEvent) -> Case:
 
 def later(index: int, kind: str, **claims: str) -> CaseEvent:
     return happened(index, kind, f"2026-04-{index:02}T10:00:00-07:00", claims)
-
-
-def test_an_event_as_it_was_signed() -> None:
-    event = opened(signed(received(occurred_at=datetime(2026, 3, 2, tzinfo=UTC))))
-    at = datetime(2026, 3, 3, tzinfo=UTC)
-    made = case_event(event, index=7, received_at=at)
-    assert (made.index, made.type, made.request_id) == (7, "request.received", "R-1")
-    assert (made.occurred_at, made.received_at) == (datetime(2026, 3, 2, tzinfo=UTC), at)
-    case = only(made)
-    assert (case.request_type, case.channel, case.receipt) == ("delete", "webform", made)
-    assert (case.outcome, case.findings) == (Outcome.UNANSWERED, ())
 
 
 def test_what_belongs_to_no_request_is_left_out() -> None:

@@ -108,6 +108,13 @@ def test_retention_may_be_longer() -> None:
     ("text", "kind"),
     [
         ("alice@example.com", "an e-mail address"),
+        ("order-4111111111111111", "a card number"),
+        ("ref_4111111111111111-1", "a card number"),
+        ("x4111.1111.1111.1111y", "a card number"),
+        ("4111  1111  1111  1111", "a card number"),
+        ("4111–1111–1111–1111", "a card number"),
+        ("2026-01-31 3782 822463 10005", "a card number"),
+        ("2026-01-31 415-555-0100", "a telephone number"),
         ("a.b+c@mail.example.co.uk", "an e-mail address"),
         ("/users/alice%40example.com", "an e-mail address"),
         ("alice\uff20example.com", "an e-mail address"),
@@ -131,6 +138,8 @@ def test_personal_data_is_seen(text: str, kind: str) -> None:
     [
         "R-2026-000123",
         "4111111111111112",  # fails Luhn's check
+        "8000000000000001",  # no card begins like this
+        "R-2026-000000001234",
         "000-12-3456",
         "019aa000-0000-7000-8000-000000000001",
         "v1.2.3",

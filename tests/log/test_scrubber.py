@@ -10,6 +10,7 @@ import pytest
 from tests.store.test_damage import damage
 from tlog.log import Log, LogConfig, StateRefused, create_log, scrubber
 from tlog.merkle import leaf_hashes
+from tlog.store import StoreError, StoreView
 
 ENTRIES = [b"entry number %d of a log that is scrubbed" % number for number in range(1000)]
 
@@ -59,6 +60,32 @@ async def test_a_log_that_grows_is_in_order(
                 if log.scrubber.finished_at:
                     seen.add(log.scrubber.finished_at)
         assert log.sequencer.refusal is None
+
+
+async def test_what_a_log_has_in_memory_is_not_there_twice(tmp_path: Path) -> None:
+    directory = tmp_path / "log"
+    create_log(directory, LogConfig(origin="example.com/big", name="big", scrub_interval=0))
+    async with Log.opened(directory) as log:
+        await log.append_published([b"%d" % number + bytes(4000) for number in range(1000)])
+        before = replayed(directory, tmp_path / "before")
+        log._store.write_out()  # type: ignore[attr-defined]
+        after = replayed(directory, tmp_path / "after")
+        assert before > 4_000_000 > 100_000 > after
+        # Nor is anything lost, and the log goes on.
+        await log.append_published([b"one more"])
+        assert log.reader.entry(999, 1001).startswith(b"999")
+    with pytest.raises(StoreError):
+        log._store.write_out()  # type: ignore[attr-defined]
+
+
+def replayed(directory: Path, scratch: Path) -> int:
+    """The bytes that a view of the log holds in memory."""
+    view = StoreView(directory, scratch)
+    try:
+        assert view.tree_size() == 1000
+        return view.stats()["memtable_bytes"]
+    finally:
+        view.close()
 
 
 @pytest.mark.parametrize("place", ["bundle", "tile"])

@@ -13,7 +13,6 @@ from enum import StrEnum
 from typing import Any, Final
 
 from tlog.audit.calendar import FIRST_YEAR, LAST_YEAR
-from tlog.audit.event import Event
 
 OPT_OUTS: Final = frozenset({"opt_out_sale_share", "limit_spi", "opt_out_admt"})
 RECEIVED: Final = "request.received"
@@ -128,14 +127,6 @@ _OUTCOMES: Final = {
     PARTIALLY_DENIED: Outcome.PARTIAL,
     DENIED: Outcome.DENIED,
 }
-
-
-def case_event(event: Event, *, index: int, received_at: datetime) -> CaseEvent:
-    """What is needed of a verified event, from its place in the log and the leaf's time."""
-    request_id = event.claims.get("request_id", "")
-    return CaseEvent(
-        index, event.type.name, request_id, event.occurred_at, received_at, event.claims
-    )
 
 
 def read_cases(events: Iterable[CaseEvent]) -> list[Case]:

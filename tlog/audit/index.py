@@ -7,7 +7,8 @@ or damaged, it is made anew. In `DIR/index/records.db`:
     records     index of the entry, time (of the event, microseconds), public claims, tokens of
                 actor and resource
     subjects    token, time, index: an event may have many
-    covers      of which log, how many of its entries, and the root hash of the tree of so many
+    covers      of which log, how many of its entries, the root hash of the tree of so many, and
+                how many rows that made
 
 Results stand by the time of the event, then by index, and each column has an index in that order:
 a page costs what it holds, wherever it begins. Of several conditions the rarest leads, the others
@@ -60,7 +61,7 @@ SUBJECT: Final = "subject"
 """What can be asked for besides the columns."""
 
 _SCHEMA: Final = f"""
-CREATE TABLE covers (origin TEXT, size INTEGER, root BLOB);
+CREATE TABLE covers (origin TEXT, size INTEGER, root BLOB, records INTEGER, subjects INTEGER);
 CREATE TABLE records (idx INTEGER PRIMARY KEY, at INTEGER NOT NULL, {", ".join(COLUMNS)});
 CREATE TABLE subjects (token TEXT, at INTEGER, idx INTEGER, PRIMARY KEY (token, at, idx))
     WITHOUT ROWID;
@@ -119,7 +120,7 @@ class Index:
             self._writer = self._connect()
             if self._version() == 0:
                 self._writer.executescript(_SCHEMA)
-                self._writer.execute("INSERT INTO covers VALUES ('', 0, x'')")
+                self._writer.execute("INSERT INTO covers VALUES ('', 0, x'', 0, 0)")
                 self._writer.commit()
             elif self._version() != _VERSION:
                 raise IndexDamaged(f"{self._path} is of version {self._version()}")
@@ -179,9 +180,29 @@ class Index:
         marks = ", ".join("?" * (2 + len(COLUMNS)))
         with self._errors(), self._writer as writer:
             writer.executemany(f"INSERT INTO records VALUES ({marks})", records)  # noqa: S608
-            writer.executemany("INSERT OR IGNORE INTO subjects VALUES (?, ?, ?)", subjects)
-            writer.execute("UPDATE covers SET origin = ?, size = ?, root = ?", (origin, size, root))
+            named = writer.executemany("INSERT OR IGNORE INTO subjects VALUES (?, ?, ?)", subjects)
+            writer.execute(
+                "UPDATE covers SET origin = ?, size = ?, root = ?, records = records + ?, "
+                "subjects = subjects + ?",
+                (origin, size, root, len(records), max(named.rowcount, 0)),
+            )
         self.origin, self.size, self.root = origin, size, root
+
+    def check(self) -> None:
+        """Count what it has: rows that somebody took, or lost, are missed.
+
+        Raises:
+            IndexDamaged: it is not as many as were put in.
+        """
+        with self._errors():
+            counted = self._writer.execute(
+                "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM subjects)"
+            ).fetchone()
+            known = self._writer.execute("SELECT records, subjects FROM covers").fetchone()
+        if counted != known:
+            raise IndexDamaged(
+                f"{self._path} has {counted} rows of records and subjects, not {known}"
+            )
 
     def find(self, wanted: Wanted) -> list[Place]:
         """The places of the first records that are wanted.

@@ -210,6 +210,7 @@ def _reconcile(index: Index, log: Log) -> None:
         raise IndexDamaged(str(error)) from None
     if root != index.root:
         raise IndexDamaged(f"its {index.size} entries are not those of the log")
+    index.check()
 
 
 def _root(log: Log, size: int) -> bytes:

@@ -9,7 +9,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_CARD = r"(?<![\w.-])(?P<card>\d(?:[ -]?\d){12,18})(?![\w-])"
+# Digits in groups; which of them are a number of a card is looked at apart.
+_CARD = r"(?<!\d)(?P<card>\d(?:[ .-]{0,2}\d){12,})"
+_CARD_DIGITS = range(13, 20)
+# ISO/IEC 7812: Visa, Mastercard, American Express, Diners, JCB, Maestro, Discover, UnionPay.
+_ISSUER = re.compile(r"4|5|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)|3[04-8]|6")
 _PATTERN = re.compile(
     r"(?P<email>[^\s@:/<>]+(?:@|%40)[^\s@:/<>]+\.[^\W\d_]{2,})"
     r"|(?<![\w-])(?P<ssn>(?!000|666|9)\d{3}([- ])(?!00)\d{2}\3(?!0000)\d{4})(?![\w-])"
@@ -21,6 +25,7 @@ _PATTERN = re.compile(
 )
 # One of these is in all of them, and in few words.
 _SUSPECT = re.compile(r"[@%:0-9]")
+_DASHES = dict.fromkeys(map(ord, "‐‒–—−"), "-")
 _NAMES = {
     "email": "an e-mail address",
     "ssn": "a social security number",
@@ -34,17 +39,36 @@ def find_personal(text: str) -> str | None:
     """What kind of personal data a text seems to hold, in words; None if none is seen."""
     if not text.isascii():
         # A full-width @ or digit is read by people as the plain one.
-        text = unicodedata.normalize("NFKC", text)
+        text = unicodedata.normalize("NFKC", text).translate(_DASHES)
     if not _SUSPECT.search(text):
         return None
-    for found in _PATTERN.finditer(text):
+    at = 0
+    while (found := _PATTERN.search(text, at)) is not None:
         kind = found.lastgroup or ""
-        if kind != "card" or _luhn(found[kind]):
+        if kind != "card":
             return _NAMES[kind]
+        groups = re.findall(r"\d+", found[kind])
+        if _holds_card(groups):
+            return _NAMES[kind]
+        # Something else may begin with the next group.
+        at = found.start() + len(groups[0])
     return None
 
 
+def _holds_card(groups: list[str]) -> bool:
+    """Whether some groups of digits that stand together are the number of a card."""
+    for start in range(len(groups)):
+        number = ""
+        for group in groups[start:]:
+            number += group
+            if len(number) > _CARD_DIGITS[-1]:
+                break
+            if len(number) in _CARD_DIGITS and _ISSUER.match(number) and _luhn(number):
+                return True
+    return False
+
+
 def _luhn(number: str) -> bool:
-    digits = [int(digit) for digit in reversed(number) if digit.isdigit()]
+    digits = [int(digit) for digit in reversed(number)]
     doubled = (digit * 2 - 9 * (digit > 4) for digit in digits[1::2])
     return (sum(digits[::2]) + sum(doubled)) % 10 == 0

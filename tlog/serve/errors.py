@@ -22,7 +22,7 @@ from tlog.log import (
 from tlog.serve.logs import UnknownLog
 from tlog.store import StoreCorrupt, StoreError, StoreMissing
 
-# First match counts. DESIGN's table of conditions.
+# First match counts.
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownLog, grpc.StatusCode.NOT_FOUND),

@@ -1,4 +1,4 @@
-"""Answers over HTTP, and DESIGN's table of which refusal has which status code."""
+"""Answers over HTTP, and which refusal has which status code."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class TooSlow(LogError):
     """The body did not arrive in time."""
 
 
-# First match counts. DESIGN's table of conditions.
+# First match counts.
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (TooLong, 413),
     (InvalidRequest, 400),

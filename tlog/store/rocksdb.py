@@ -8,7 +8,7 @@ In DIR: `db/` is the RocksDB database, `HEAD` the marker. Column families, integ
     tail        entry index u64                    an entry of the bundle that is not full yet
     leaf_index  leaf hash (32), entry index u64    empty
 
-The entry index stands in the key of `leaf_index`, not in its value as DESIGN section 5 has it.
+The entry index stands in the key of `leaf_index`, so that a run of them is written blindly.
 This family lags behind the others: `store/indexed` in `state` says below which entry it is whole.
 """
 
@@ -328,7 +328,7 @@ class RocksStore(Database):
 
     def stats(self) -> dict[str, int]:
         """See `LogStore.stats`."""
-        db = self._check_open()
+        self._check_open()
         files = [file for file in self._database.iterdir() if file.is_file()]
         figures = {
             "tree_size": self._size,
@@ -338,8 +338,10 @@ class RocksStore(Database):
         for name, family in self._families.items():
             keys = family.property_int_value("rocksdb.estimate-num-keys")
             figures[f"{name}_keys_estimate"] = keys or 0
-        memory = db.property_int_value("rocksdb.cur-size-all-mem-tables")
-        figures["memtable_bytes"] = memory or 0
+        figures["memtable_bytes"] = sum(
+            family.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
+            for family in self._families.values()
+        )
         return figures
 
     def _index(self) -> LeafIndex:
