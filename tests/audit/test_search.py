@@ -247,7 +247,7 @@ async def test_a_page_opens_no_more_than_one_record_of_it_names(tmp_path: Path) 
             pages += 1
             if not (cursor := page.cursor):
                 break
-        assert (seen, pages) == (recorded, 3)
+        assert (seen, pages) == (recorded, 5)
         assert len(await found(records, types=("log.read",))) == pages
 
 

@@ -19,7 +19,6 @@ from typing import Any, Final
 from tlog.audit.catalogue import TokenClass
 from tlog.audit.codec import decode_base64url, encode_base64url
 from tlog.audit.errors import AuditError, EventRefused
-from tlog.audit.event import MAX_SUBJECTS
 from tlog.audit.index import SUBJECT, Place, Wanted, microseconds
 from tlog.audit.reading import Access, note_read, subjects_of
 from tlog.audit.records import Records
@@ -31,6 +30,9 @@ from tlog.log import InvalidRequest, Unavailable
 
 DEFAULT_PAGE: Final = 25
 MAX_PAGE: Final = 100
+MAX_PEOPLE: Final = 32
+MAX_PARTS: Final = 200
+"""Of how many people a page is, and of how many parts; one record may be of more."""
 MAX_PAGE_BYTES: Final = 16 << 20
 """Of leaves and disclosures: a page ends before the record that would go beyond."""
 MAX_TEXT: Final = 1024
@@ -126,8 +128,8 @@ async def search(
         records: the tenant's.
         access: who asks, and what for.
         query: which records.
-        limit: of records on the page, 1 to `MAX_PAGE`. It ends before it is too large, or about
-            more people than one record of it can name.
+        limit: of records on the page, 1 to `MAX_PAGE`. It ends before it is too large, about
+            too many people, or of too many parts.
         cursor: of the page before; empty for the first.
         patience: seconds to wait for the index.
 
@@ -225,13 +227,14 @@ def _fitting(records: Records, found: Sequence[int]) -> tuple[list[StoredRecord]
     """The first of some records, opened, as many as fit into a page; and whom they are about."""
     shown: list[StoredRecord] = []
     opened: set[str] = set()
-    size = 0
+    size = parts = 0
     for index in found:
         record = _read(records, index)
         size += 2 * len(record.leaf.jws)
         size += sum(len(each.encoded) for part in record.parts for each in part.disclosures)
         about = opened.union(subjects_of(record.parts))
-        if shown and (size > MAX_PAGE_BYTES or len(about) > MAX_SUBJECTS):
+        parts += len(record.parts)
+        if shown and (size > MAX_PAGE_BYTES or len(about) > MAX_PEOPLE or parts > MAX_PARTS):
             break
         shown.append(record)
         opened = about
