@@ -96,7 +96,7 @@ class Indexer:
                 await self._take_in()
             except IndexDamaged as error:
                 self._damage = str(error)
-            except (AuditError, StoreError) as error:
+            except (AuditError, ProofError, StoreError) as error:
                 _log.error("not indexed", log=self._log.name, reason=str(error))
                 await asyncio.sleep(_RETRY)
             else:
