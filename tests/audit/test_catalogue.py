@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.audit.producer import CATALOGUE, PAYLOAD, access, forged, opened, received, signed
-from tlog.audit import CatalogueError, EventRefused, load_catalogue
+from tlog.audit import CatalogueError, Draft, EventRefused, load_catalogue
+from tlog.audit.catalogue import Subjects
 from tlog.audit.personal import find_personal
 from tlog.audit.sdjwt import disclose
 
@@ -73,6 +74,8 @@ def test_what_is_required_is_missed_by_name(field: str) -> None:
         ("id", "x", "does not declare it public"),
         ("...", "x", "does not declare it public"),
         ("by_agent", "yes", "true or false"),
+        ("agent_authority", "he says so", "one of confirmed_by_consumer"),
+        ("appeal_outcome", "granted", "request.received does not declare it public"),
         ("retention_class", "access", "ends before requests"),
         ("retention_class", "forever", "no retention class"),
         ("_sd_alg", "sha-512", "only sha-256"),
@@ -251,3 +254,166 @@ def test_what_a_producer_would_be_refused_is_not_signed() -> None:
     with pytest.raises(EventRefused) as caught:
         signed(received(public={"request_id": "R-1", "request_type": "delete"}))
     assert caught.value.field == "channel"
+
+
+ASKED = {"request_id": "R-1"}
+CONSENT = {
+    "purposes": ["newsletter"],
+    "notice_id": "privacy",
+    "notice_version": "3",
+    "notice_sha256": "ab" * 32,
+    "controller": "Acme",
+    "data_categories": ["identifiers"],
+    "recipients": ["Mailer"],
+    "jurisdiction": "US-CA",
+    "consent_method": "checkbox",
+    "valid_from": "2026-01-31T09:30:00Z",
+    "valid_until": "2027-01-31T09:30:00Z",
+    "consent_record_id": "C-1",
+    "consent_receipt_id": "C-1-a",
+}
+
+
+# A fact that the law asks to be kept: what it says in the clear, and what only to whom it is shown.
+@pytest.mark.parametrize(
+    ("type_name", "public", "personal"),
+    [
+        pytest.param(
+            "request.received",
+            ASKED
+            | {"request_type": "opt_out_sale_share", "channel": "agent", "by_agent": True}
+            | {"agent_authority": "signed_permission"},
+            {"agent_id": "Helper", "agent_request_id": "H-7", "permission": "I, Alice, permit"},
+            id="an agent's permission (7063)",
+        ),
+        pytest.param(
+            "request.verified",
+            ASKED | {"data_points": 3, "declaration_signed": True},
+            {"declaration": "under penalty of perjury: Alice"},
+            id="a signed declaration (7062)",
+        ),
+        pytest.param(
+            "request.verified",
+            ASKED,
+            {"age_group": "under_13", "parent": "Carol", "parental_method": "video call"},
+            id="the request of a parent (7070)",
+        ),
+        pytest.param(
+            "consent.given",
+            CONSENT,
+            {"age_group": "under_13", "parent": "Carol", "parental_method": "signed form"},
+            id="the consent of a parent (7070)",
+        ),
+        pytest.param(
+            "request.received",
+            ASKED | {"request_type": "opt_in", "channel": "webform"},
+            {"age_group": "13_to_15"},
+            id="an opt-in at 13 to 15 (7071)",
+        ),
+        pytest.param(
+            "delete.notice_impossible",
+            ASKED | {"reason": "too many", "infeasible": "disproportionate_effort"},
+            {"explanation": "Dear Alice, we sold to 9000 of them, and"},
+            id="a disproportionate effort (7022)",
+        ),
+        pytest.param(
+            "delete.processor_notified",
+            ASKED | {"recipient": "Subprocessor", "controller": "Acme"},
+            {},
+            id="a processor that tells its own (7022)",
+        ),
+        pytest.param(
+            "request.partially_denied",
+            ASKED
+            | {"denial_basis": "exempt", "exemption": "1798.145(a)", "remainder_deleted": True}
+            | {"appeal_offered": True},
+            {"explanation": "Dear Alice"},
+            id="a denial in part (7022)",
+        ),
+        pytest.param(
+            "correct.applied",
+            ASKED | {"system": "crm", "recipients": ["Mailer"]},
+            {"documents": ["passport of Alice"], "circumstances": "she is right"},
+            id="the documents of a correction (7023)",
+        ),
+        pytest.param(
+            "request.denied",
+            ASKED | {"denial_basis": "suspected_fraud", "reason": "a pattern of such requests"},
+            {"circumstances": "he is not", "documents": "forged"},
+            id="a denial for fraud (7023)",
+        ),
+        pytest.param("request.appealed", ASKED | {"appeal_id": "A-1"}, {}, id="an appeal"),
+        pytest.param(
+            "request.appeal_resolved",
+            ASKED | {"appeal_id": "A-1", "appeal_outcome": "partially_granted"},
+            {"explanation": "Dear Alice"},
+            id="what came of an appeal",
+        ),
+        pytest.param("consent.given", CONSENT, {"receipt": "Alice, you said"}, id="a consent"),
+        pytest.param("consent.renewed", CONSENT, {"receipt": "Alice, again"}, id="renewed"),
+        pytest.param(
+            "consent.refused",
+            {n: v for n, v in CONSENT.items() if not n.startswith("valid_")},
+            {"receipt": "Alice, you said no"},
+            id="a refusal",
+        ),
+        pytest.param(
+            "consent.withdrawn",
+            {n: v for n, v in CONSENT.items() if n[:6] not in ("notice", "valid_")},
+            {"receipt": "Alice, you said no more"},
+            id="a withdrawal",
+        ),
+        pytest.param(
+            "assessment.completed",
+            {"assessment_id": "RA-1", "document_sha256": "ab" * 32, "processing": "profiling"}
+            | {"processing_from": "2026-03-01T00:00:00Z", "due_at": "2029-03-01T00:00:00Z"},
+            {"attested_by": "Carol"},
+            id="a risk assessment (7150)",
+        ),
+        pytest.param(
+            "assessment.updated",
+            {"assessment_id": "RA-1", "material_change_at": "2026-03-01T00:00:00Z"},
+            {},
+            id="a material change (7155)",
+        ),
+        pytest.param(
+            "assessment.submitted",
+            {"assessment_id": "RA-1", "recipient": "Agency"},
+            {"attested_by": "Carol"},
+            id="an attestation (7157)",
+        ),
+        pytest.param(
+            "audit.completed",
+            {"audit_id": "CA-1", "components": ["audit-log management"]}
+            | {"period_from": "2027-01-01T00:00:00Z", "period_until": "2028-01-01T00:00:00Z"},
+            {"attested_by": "Dan, of Auditors"},
+            id="a cybersecurity audit (7122)",
+        ),
+        pytest.param(
+            "audit.certified",
+            {"audit_id": "CA-1", "recipient": "Agency", "document_sha256": "ab" * 32},
+            {"attested_by": "Carol"},
+            id="a certification (7124)",
+        ),
+    ],
+)
+def test_what_the_law_asks_for_can_be_said(
+    type_name: str, public: dict[str, Any], personal: dict[str, Any]
+) -> None:
+    about_somebody = CATALOGUE.types[type_name, 1].subjects is not Subjects.NONE
+    subjects = [{"id": "alice@example.com"}] if about_somebody else []
+    event = opened(signed(Draft(type_name, public, personal, subjects)))
+    assert public.items() <= event.claims.items()
+    assert {each.name: each.value for each in event.shared} == personal
+    for name, value in personal.items():
+        assert name in CATALOGUE.claims
+        with pytest.raises(EventRefused, match="it is personal: disclose it") as caught:
+            signed(Draft(type_name, public | {name: value}, {}, subjects))
+        assert caught.value.field == name
+
+
+def test_what_is_personal_is_checked_too() -> None:
+    for claims in ({"age_group": "12"}, {"agent_id": 7}, {"parental_method": ""}):
+        with pytest.raises(EventRefused) as caught:
+            signed(received(personal=claims))
+        assert caught.value.field == min(claims)
