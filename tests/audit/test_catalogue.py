@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,115 @@ def test_a_tenant_adds_types_of_its_own(tmp_path: Path) -> None:
         with pytest.raises(EventRefused, match=said) as caught:
             signed(access(**{**vars_of(draft), "personal": personal}), catalogue=catalogue)
         assert caught.value.field == "card"
+
+
+BUMPED = """
+version = 1
+[retention]
+orders = { months = 12 }
+[claims]
+order_id = { kind = "string", max = 32 }
+card = { personal = true, kind = "string", max = 19 }
+[[types."order.placed"]]
+version = 10
+retention = "requests"
+required = ["order_id"]
+tokens = "evidence"
+[[types."order.placed"]]
+retention = "orders"
+required = ["card"]
+[[types."order.placed"]]
+version = 2
+retention = "orders"
+subjects = "none"
+[types."order.sent"]
+retention = "access"
+"""
+
+
+def test_a_type_has_any_number_of_versions_each_with_settings_of_its_own() -> None:
+    catalogue = CATALOGUE.extended(BUMPED)
+    versions = {v: kind for (name, v), kind in catalogue.types.items() if name == "order.placed"}
+    assert {
+        v: (kind.retention, kind.tokens.value, kind.subjects.value, kind.disclosed)
+        for v, kind in versions.items()
+    } == {
+        1: ("orders", "erasable", "optional", {"card"}),
+        2: ("orders", "erasable", "none", frozenset()),
+        10: ("requests", "evidence", "optional", frozenset()),
+    }
+    assert catalogue.newest_of("order.placed") is versions[10]
+    assert catalogue.newest_of("order.sent").version == 1
+    assert all(kind.version == 1 for kind in CATALOGUE.newest.values())
+    with pytest.raises(EventRefused, match="is no type"):
+        catalogue.newest_of("order.paid")
+
+
+@pytest.mark.parametrize(
+    ("version", "public", "personal", "subjects", "field"),
+    [
+        (None, {"order_id": "7"}, {}, [{"id": "a"}], ""),  # the newest
+        (10, {"order_id": "7"}, {}, [], ""),
+        (1, {}, {"card": "4111"}, [{"id": "a"}], ""),
+        (2, {}, {}, [], ""),
+        (None, {}, {"card": "4111"}, [], "order_id"),
+        (1, {"order_id": "7"}, {"card": "4111"}, [], "order_id"),
+        (1, {}, {}, [], "card"),
+        (2, {}, {}, [{"id": "a"}], "subjects"),
+        (3, {}, {}, [], "schema_version"),
+        (0, {}, {}, [], "schema_version"),
+    ],
+)
+def test_an_event_is_held_against_its_own_version(
+    version: int | None, public: Any, personal: Any, subjects: Any, field: str
+) -> None:
+    catalogue = CATALOGUE.extended(BUMPED)
+    draft = Draft("order.placed", public, personal, subjects, schema_version=version)
+    if not field:
+        event = opened(signed(draft, catalogue=catalogue), catalogue=catalogue)
+        assert event.type is catalogue.types["order.placed", version or 10]
+        return
+    with pytest.raises(EventRefused) as caught:
+        signed(draft, catalogue=catalogue)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "said"),
+    [
+        (("version = 2\n", ""), "types.order.placed[2].version", "version 1 is defined already"),
+        (("version = 2\n", "version = 10\n"), "types.order.placed[2].version", "version 10 is"),
+        (("version = 2\n", "version = true\n"), "types.order.placed[2].version", "an integer"),
+        (("version = 2\n", "versions = 2\n"), "types.order.placed[2].versions", "not a setting"),
+        (('["card"]', '["cards"]'), "types.order.placed[1].required", "is no claim"),
+        (('"requests"', '"none"'), "types.order.placed[0].retention", "names no retention"),
+        (('[types."order.sent"]', '[[types."Order"]]'), "types.Order", "a name like"),
+        (('[types."order.sent"]', '[[types."log.read"]]'), "types.log.read", "tlog's own"),
+        (('[types."order.sent"]', '[types]\n"a.b" = []\n[more]'), "types.a.b", "a table, or one"),
+        (('[types."order.sent"]', '[types]\n"a.b" = [1]\n[more]'), "types.a.b[0]", "a table"),
+        (
+            ('[types."order.sent"]', '[types."order.sent".v1]'),
+            "types.order.sent.retention",
+            "names no",
+        ),
+    ],
+)
+def test_versions_that_cannot_be_used_are_refused(
+    change: tuple[str, str], field: str, said: str
+) -> None:
+    assert change[0] in BUMPED
+    with pytest.raises(CatalogueError, match=re.escape(said)) as caught:
+        CATALOGUE.extended(BUMPED.replace(*change, 1))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("second", ['[types."order.placed"]', '[[types."order.placed"]]'])
+def test_who_adds_a_version_for_the_first_time_is_told_how(second: str) -> None:
+    with pytest.raises(CatalogueError, match=r'is a block \[\[types\."NAME"\]\]'):
+        CATALOGUE.extended(f'{OWN}{second}\nversion = 4\nretention = "orders"\n')
+    both = OWN.replace('[types."order.placed"]', '[[types."order.placed"]]')
+    both += '[[types."order.placed"]]\nversion = 4\nretention = "orders"\n'
+    assert CATALOGUE.extended(both).newest_of("order.placed").version == 4
 
 
 def vars_of(draft: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.audit.producer import ALICE, CATALOGUE, SHOP, TENANT
 from tests.client.audit_server import AuditDouble, key_file, producer, served
-from tlog.audit import Event, EventRefused, open_event
+from tlog.audit import Catalogue, Event, EventRefused, open_event
 from tlog.client import Declined, Producer, Recorded, SpoolError, SpoolFull, StateError
 from tlog.notes import Algorithm, Signer, save_signer
 
@@ -26,7 +26,8 @@ from tlog.notes import Algorithm, Signer, save_signer
 class Taker:
     """A sink that verifies and keeps, or blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, catalogue: Catalogue = CATALOGUE) -> None:
+        self.catalogue = catalogue
         self.events: list[Event] = []
         self.open = threading.Event()
         self.open.set()
@@ -35,7 +36,8 @@ class Taker:
         self.open.wait()
         start = len(self.events)
         self.events += [
-            open_event(event, SHOP.vkey, tenant=TENANT, catalogue=CATALOGUE) for event in events
+            open_event(event, SHOP.vkey, tenant=TENANT, catalogue=self.catalogue)
+            for event in events
         ]
         return [Recorded(index) for index in range(start, len(self.events))]
 
@@ -86,6 +88,22 @@ def test_what_is_not_declared_public_is_personal(tmp_path: Path, taker: Taker) -
     assert RECEIVED.items() <= event.claims.items()
     signed = event.jws.payload()
     assert not [word for word in (b"lice", b"bob", b"192", b"green", b"colour") if word in signed]
+
+
+def test_what_waits_in_the_spool_when_its_type_gets_a_new_version_is_taken(tmp_path: Path) -> None:
+    block = '[[types."order.placed"]]\nretention = "access"\n'
+    before = CATALOGUE.extended(f"version = 1\n{block}")
+    after = CATALOGUE.extended(f'version = 1\n{block}{block}version = 2\nrequired = ["purpose"]')
+    with producer("127.0.0.1:1", tmp_path, catalogue=before) as shop:
+        shop.record("order.placed")
+    taker = Taker(after)
+    with producer(taker, tmp_path, catalogue=after) as shop:
+        shop.record("order.placed", **READ)
+        with pytest.raises(EventRefused, match=r"order\.placed requires it"):
+            shop.record("order.placed")
+        assert shop.flush(10)
+    versions = [(event.seq, event.claims["schema_version"]) for event in taker.events]
+    assert versions == [(1, 1), (2, 2)]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,24 @@
 """The catalogue: which types of events there are, and what each says in the clear.
 
 The types of tlog are data, in `catalogue.toml` beside this file; a tenant's own file adds to them.
+
+A type that changes gets a new version and keeps the old one, for as long as there are events of it:
+in the spool of a producer, or in the log, where they expire by the class of their own version.
+
+    [[types."order.placed"]]        # the block that was there, its brackets doubled
+    retention = "orders"
+
+    [[types."order.placed"]]        # what producers sign from now on
+    version = 2
+    retention = "orders"
+    required = ["order_id"]
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -68,9 +79,15 @@ class EventType:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All types known, and the retention classes in months (None: as long as the log)."""
+    """All types known, and the retention classes in months (None: as long as the log).
+
+    Attributes:
+        types: by name and version.
+        newest: of each type the newest version, by name.
+    """
 
     types: Mapping[tuple[str, int], EventType]
+    newest: Mapping[str, EventType]
     retention: Mapping[str, int | None]
     claims: Mapping[str, Claim]
     envelope: tuple[frozenset[str], frozenset[str]]
@@ -90,10 +107,17 @@ class Catalogue:
                     f"version {version!r:.20} of {name} is not known, only {known}",
                     field="schema_version",
                 )
-        raise EventRefused(
-            f"{name!r:.80} is no type of the catalogue: define it in the tenant's catalogue file",
-            field="type",
-        )
+        raise _no_type(name)
+
+    def newest_of(self, name: str) -> EventType:
+        """The version of a type that is signed unless another is asked for.
+
+        Raises:
+            EventRefused: no such type.
+        """
+        if (found := self.newest.get(name)) is None:
+            raise _no_type(name)
+        return found
 
     def check_public(self, kind: EventType, payload: Mapping[str, Any]) -> None:
         """Check the claims that stand in the clear, SD-JWT's own left out.
@@ -167,6 +191,13 @@ class Catalogue:
         return _build(_parse(text), self)
 
 
+def _no_type(name: object) -> EventRefused:
+    return EventRefused(
+        f"{name!r:.80} is no type of the catalogue: define it in the tenant's catalogue file",
+        field="type",
+    )
+
+
 def _months(months: int | None) -> int:
     return MAX_MONTHS + 1 if months is None else months
 
@@ -175,7 +206,7 @@ def _months(months: int | None) -> int:
 def default_catalogue() -> Catalogue:
     """The types of tlog."""
     text = resources.files("tlog.audit").joinpath("catalogue.toml").read_text("utf-8")
-    empty = Catalogue({}, {}, {}, (frozenset(), frozenset()))
+    empty = Catalogue({}, {}, {}, {}, (frozenset(), frozenset()))
     return _build(_parse(text), empty)
 
 
@@ -201,7 +232,10 @@ def _parse(text: str) -> dict[str, Any]:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise CatalogueError(f"not TOML: {error}") from None
+        # What somebody writes who adds a version for the first time.
+        twice = str(error).startswith("Cannot")
+        hint = '; each version of a type is a block [[types."NAME"]]' if twice else ""
+        raise CatalogueError(f"not TOML: {error}{hint}") from None
     if tables.pop("version", None) != _FORMAT:
         raise CatalogueError(f"needs `version = {_FORMAT}`", field="version")
     return tables
@@ -223,12 +257,13 @@ def _build(tables: dict[str, Any], base: Catalogue) -> Catalogue:
     types = dict(base.types)
     for name, table in _table(tables, "types").items():
         if name in {n for n, _ in base.types}:
-            raise CatalogueError("it is defined already", field=f"types.{name}")
-        kind = _type(name, _as_table(table, f"types.{name}"), catalogue)
-        types[name, kind.version] = kind
+            raise CatalogueError("it is tlog's own: name yours differently", field=f"types.{name}")
+        for kind in _versions(name, table, catalogue):
+            types[name, kind.version] = kind
     if tables:
         raise CatalogueError("not a table of a catalogue", field=min(tables))
-    return replace(catalogue, types=types)
+    newest = {name: types[name, version] for name, version in sorted(types)}
+    return replace(catalogue, types=types, newest=newest)
 
 
 def _table(tables: dict[str, Any], name: str) -> dict[str, Any]:
@@ -259,10 +294,29 @@ def _retention(tables: dict[str, Any], base: Catalogue) -> dict[str, int | None]
     return retention
 
 
-def _type(name: str, table: dict[str, Any], catalogue: Catalogue) -> EventType:
+def _versions(name: str, value: object, catalogue: Catalogue) -> Iterator[EventType]:
+    """The versions of a type: one table, or a list of them."""
     field = f"types.{name}"
     if not _TYPE_NAME.fullmatch(name):
         raise CatalogueError("a name like `order.placed`", field=field)
+    if not isinstance(value, list):
+        yield _type(name, _as_table(value, field), field, catalogue)
+        return
+    if not value:
+        raise CatalogueError("a table, or one for each version", field=field)
+    seen: set[int] = set()
+    for i, table in enumerate(value):
+        where = f"{field}[{i}]"
+        kind = _type(name, _as_table(table, where), where, catalogue)
+        if kind.version in seen:
+            raise CatalogueError(
+                f"version {kind.version} is defined already", field=f"{where}.version"
+            )
+        seen.add(kind.version)
+        yield kind
+
+
+def _type(name: str, table: dict[str, Any], field: str, catalogue: Catalogue) -> EventType:
     rest = dict(table)
     version = rest.pop("version", 1)
     if type(version) is not int or version < 1:

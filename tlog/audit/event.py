@@ -44,6 +44,7 @@ class Draft:
         subjects: for each subject its claims; `id` is the identifier.
         occurred_at: when it happened, with a time zone; now, if not given.
         event_id: a UUID of version 7; a new one, if not given.
+        schema_version: of its type; the newest, if not given.
     """
 
     type: str
@@ -52,7 +53,7 @@ class Draft:
     subjects: Sequence[Mapping[str, Any]] = ()
     occurred_at: datetime | None = None
     event_id: str = ""
-    schema_version: int = 1
+    schema_version: int | None = None
     decoys: int = 0
 
 
@@ -116,12 +117,15 @@ def sign_event(draft: Draft, signer: Signer, *, tenant: str, seq: int, catalogue
     occurred_at = draft.occurred_at or datetime.now().astimezone()
     if occurred_at.tzinfo is None:
         raise EventRefused("a time without a time zone", field="occurred_at")
+    version = draft.schema_version
+    if version is None:
+        version = catalogue.newest_of(draft.type).version
     payload: dict[str, Any] = {
         **draft.public,
         "_sd_alg": sdjwt.SD_ALG,
         "event_id": draft.event_id or new_event_id(),
         "type": draft.type,
-        "schema_version": draft.schema_version,
+        "schema_version": version,
         "tenant": tenant,
         "producer_id": signer.vkey.name,
         "producer_seq": seq,

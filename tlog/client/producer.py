@@ -92,9 +92,6 @@ class Producer:
             raise SpoolError(f"{key}: events are signed with Ed25519: make the producer such a key")
         self._tenant = tenant
         self._catalogue = catalogue or default_catalogue()
-        self._versions: dict[str, int] = {}
-        for name, version in self._catalogue.types:
-            self._versions[name] = max(version, self._versions.get(name, 0))
         self.spool = Spool(
             spool,
             owner=f"{tenant}/{self._signer.vkey.name}",
@@ -139,7 +136,7 @@ class Producer:
         """Record an event; it is on the disk, and will be in the log, when this returns.
 
         Args:
-            type_name: its type.
+            type_name: its type, of which the newest version is signed.
             subject: whom it is about.
             subjects: the same, of several.
             occurred_at: when it happened, with a time zone; now, if not given.
@@ -174,8 +171,7 @@ class Producer:
         event_id: str,
         claims: Mapping[str, Any],
     ) -> Draft:
-        version = self._versions.get(type_name, 1)
-        kind = self._catalogue.type_of({"type": type_name, "schema_version": version})
+        kind = self._catalogue.newest_of(type_name)
         if taken := _OWN & claims.keys():
             raise EventRefused("an event says it of itself: leave it out", field=min(taken))
         public = {name: value for name, value in claims.items() if name in kind.public}
@@ -186,7 +182,7 @@ class Producer:
             [{"id": each} if isinstance(each, str) else each for each in subjects],
             occurred_at,
             event_id,
-            version,
+            kind.version,
         )
 
     def operation(
@@ -202,9 +198,7 @@ class Producer:
 
         See `Operation`; the other arguments are those of `record`.
         """
-        self._catalogue.type_of(
-            {"type": type_name, "schema_version": self._versions.get(type_name, 1)}
-        )
+        self._catalogue.newest_of(type_name)
         about = [*([] if subject is None else [subject]), *subjects]
         return Operation(self, type_name, subjects=about, claims=claims)
 
