@@ -85,9 +85,26 @@ def test_a_salt_has_128_bits_and_digests_are_sorted() -> None:
     salts = {decode_base64url(opened_salt(each), field="") for each in made}
     assert len(salts) == 100
     assert {len(salt) for salt in salts} == {16}
-    listed = digests(made, decoys=5)
+    listed = digests(made, decoys=32)
     assert listed == sorted(listed)
-    assert len(set(listed)) == 105
+    assert len(set(listed)) == 128
+
+
+def test_decoys_hide_how_many_claims_there_are() -> None:
+    def counted(claims: int, decoys: int) -> list[int]:
+        personal = {f"x_{i}": i for i in range(claims)}
+        draft = access(ALICE, personal=personal, decoys=decoys)
+        payload = read_payload(parse_jws(split(signed(draft))[0]))
+        parts = (payload, *payload["subjects"])
+        return [len(set(part.get("_sd", []))) for part in parts]
+
+    assert [counted(claims, 0) for claims in (0, 1, 4)] == [[0, 1], [1, 1], [4, 1]]
+    assert [counted(claims, 4) for claims in (0, 1, 4, 5)] == [[4, 4], [4, 4], [4, 4], [8, 4]]
+    assert counted(3, 1) == counted(3, 0)
+    for decoys in (-1, 33, True, 1.0):
+        with pytest.raises(EventRefused) as caught:
+            counted(1, decoys)  # type: ignore[arg-type]
+        assert caught.value.field == "decoys"
 
 
 def opened_salt(disclosure: Disclosure) -> str:

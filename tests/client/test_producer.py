@@ -106,6 +106,27 @@ def test_what_waits_in_the_spool_when_its_type_gets_a_new_version_is_taken(tmp_p
     assert versions == [(1, 1), (2, 2)]
 
 
+def test_decoys_for_all_that_it_records(tmp_path: Path, taker: Taker) -> None:
+    with producer(taker, tmp_path, decoys=4) as shop:
+        shop.record("access.read", subject=ALICE, **READ)
+        with shop.operation("access.read", subject={"id": ALICE, "name": "Alice"}, **READ):
+            pass
+        shop.record("access.read", **READ, actor="eve", details={"a": 1})
+        assert shop.flush(10)
+    shapes = [
+        [len(part["_sd"]) for part in (event.claims, *event.claims.get("subjects", []))]
+        for event in taker.events
+    ]
+    assert shapes == [[4, 4], [4, 4], [4]]
+    assert [disclosed(event.shared) for event in taker.events] == [
+        {},
+        {},
+        {"actor": "eve", "details": {"a": 1}},
+    ]
+    with pytest.raises(EventRefused, match="decoys"):
+        producer(taker, tmp_path, decoys=33)
+
+
 @pytest.mark.parametrize(
     ("type_name", "claims", "field"),
     [

@@ -66,7 +66,7 @@ async def test_from_the_call_to_the_log(tmp_path: Path) -> None:
     async with tenant(tmp_path) as records:
         async with served(records) as target:
             port = int(target.rpartition(":")[2])
-            shop = await asyncio.to_thread(producer, target, tmp_path, key=key)
+            shop = await asyncio.to_thread(producer, target, tmp_path, key=key, decoys=4)
             await asyncio.to_thread(record, shop, 3)
             await asyncio.to_thread(until, lambda: "register it first" in shop.problem)
             await records.record(registration(late))

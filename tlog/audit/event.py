@@ -45,6 +45,7 @@ class Draft:
         occurred_at: when it happened, with a time zone; now, if not given.
         event_id: a UUID of version 7; a new one, if not given.
         schema_version: of its type; the newest, if not given.
+        decoys: the digests of each part come in multiples of this; 0 for no decoys.
     """
 
     type: str
@@ -114,6 +115,7 @@ def sign_event(draft: Draft, signer: Signer, *, tenant: str, seq: int, catalogue
     Raises:
         EventRefused: the field that is wrong.
     """
+    sdjwt.check_decoys(draft.decoys)
     occurred_at = draft.occurred_at or datetime.now().astimezone()
     if occurred_at.tzinfo is None:
         raise EventRefused("a time without a time zone", field="occurred_at")

@@ -27,6 +27,7 @@ SALT_SIZE = 16
 MAX_SALT_SIZE = 64
 MAX_DISCLOSURE_SIZE = 64 * 1024
 MAX_DISCLOSURES = 256
+MAX_DECOYS = 32
 MAX_SD_JWT_SIZE = 512 * 1024
 SD_ALG = "sha-256"
 _DIGEST_LENGTH = 43
@@ -66,10 +67,22 @@ def disclose(name: str, value: Any) -> Disclosure:
     return Disclosure(name, value, encode_base64url(dump_json([salt, name, value])))
 
 
+def check_decoys(decoys: int) -> None:
+    """Refuse to fill up to more than `MAX_DECOYS` at once."""
+    if type(decoys) is not int or not 0 <= decoys <= MAX_DECOYS:
+        raise EventRefused(f"{decoys!r:.20}: 0 (none) to {MAX_DECOYS}", field="decoys")
+
+
 def digests(disclosures: Iterable[Disclosure], *, decoys: int = 0) -> list[str]:
-    """The `_sd` of an object: sorted, so that it tells nothing of the order (section 4.2.4.1)."""
+    """The `_sd` of an object: sorted, so that it tells nothing of the order (section 4.2.4.1).
+
+    Decoys fill it up to the next multiple of their number, also where there is no claim at all: a
+    fixed number of them, or a random one, would still tell how many claims there are, or about.
+    """
     made = [disclosure.digest for disclosure in disclosures]
-    made += [encode_base64url(sha256(secrets.token_bytes(32)).digest()) for _ in range(decoys)]
+    if decoys:
+        missing = -len(made) % decoys or (0 if made else decoys)
+        made += [encode_base64url(sha256(secrets.token_bytes(32)).digest()) for _ in range(missing)]
     return sorted(made)
 
 

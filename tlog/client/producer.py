@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from tlog.audit import Catalogue, Draft, EventRefused, default_catalogue, sign_event
 from tlog.audit.event import new_event_id
+from tlog.audit.sdjwt import check_decoys
 from tlog.client.drain import Drain, EventSink, Refusal
 from tlog.client.errors import SpoolError
 from tlog.client.operation import Operation
@@ -67,8 +68,11 @@ class Producer:
         max_bytes: of the spool.
         on_refused: told of each event that the server refuses for good, on a thread of its own.
         abandon_damaged: see `Spool`.
+        decoys: how many personal claims a part of an event has stands in the log for ever, as the
+            number of its digests; decoys fill that up to a multiple of this, at most 32.
 
     Raises:
+        EventRefused: too many decoys.
         NoteError: the key file.
         SpoolError, StateError: the spool cannot be used; see `Spool`.
     """
@@ -86,7 +90,10 @@ class Producer:
         max_bytes: int = DEFAULT_BYTES,
         on_refused: Callable[[Refusal], None] | None = None,
         abandon_damaged: bool = False,
+        decoys: int = 0,
     ) -> None:
+        check_decoys(decoys)
+        self._decoys = decoys
         self._signer = load_signer(key, passphrase=passphrase)
         if self._signer.vkey.algorithm is not Algorithm.ED25519:
             raise SpoolError(f"{key}: events are signed with Ed25519: make the producer such a key")
@@ -183,6 +190,7 @@ class Producer:
             occurred_at,
             event_id,
             kind.version,
+            self._decoys,
         )
 
     def operation(
