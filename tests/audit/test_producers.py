@@ -204,6 +204,8 @@ def test_a_revoked_key_signs_nothing_more() -> None:
         (revoke(about_producer="log"), "old_vkey"),
         (event("shop", 1, "producer.key_revoked"), "type"),
         (event("shop", 1, "log.conflict"), "type"),
+        (event("shop", 1, "log.exported"), "type"),
+        (event("shop", 1, "log.heartbeat.own"), "type"),
         (event("shop", 1, "subject.key_destroyed"), "type"),
         (event("shop", 1, "retention.hold_released"), "type"),
     ],
@@ -226,6 +228,10 @@ def test_what_a_record_may_not_say_changes_nothing(claims: dict[str, Any], field
         (["approver"], "access.read", False),
         (["approver"], "producer.key_revoked", False),
         (["registrar", "recorder"], "access.read", True),
+        (["recorder"], "log.heartbeat", True),
+        (["recorder"], "log.verified", True),
+        (["registrar"], "log.heartbeat", False),
+        (["approver"], "log.verified", False),
     ],
 )
 def test_roles(roles: list[str], type_name: str, allowed: bool) -> None:
@@ -236,6 +242,22 @@ def test_roles(roles: list[str], type_name: str, allowed: bool) -> None:
     else:
         with pytest.raises(EventRefused, match="may not record"):
             apply(state, event("shop", 1, type_name))
+
+
+def test_when_each_was_heard_of() -> None:
+    state = registry()
+    apply(state, register(SHOP))
+    apply(state, register(signer_of("till", 3), 2), NOW + DAY)
+    state.apply(event("shop", 1, "access.read"), occurred_at=NOW, received_at=NOW + 3 * DAY)
+    heard = {name: each.heard_at for name, each in state.producers.items()}
+    at = {"log": NOW + DAY, "shop": NOW + 3 * DAY, "till": NOW + DAY}
+    assert heard == {name: int(time.timestamp()) for name, time in at.items()}
+    made = state.made()
+    assert Registry.of(made) == state
+    old = {name: row[:4] for name, row in made["producers"].items()}
+    again = Registry.of({**made, "producers": old})
+    assert {each.heard_at for each in again.producers.values()} == {0}
+    assert again.keys == state.keys
 
 
 def test_a_registrar_registers() -> None:

@@ -125,7 +125,7 @@ async def test_what_is_refused_leaves_nothing_and_stops_nobody(tmp_path: Path) -
         (signed(access("zoe@example.com"), 2, stranger), "jws.header.kid"),
         ("~".join([jws[0][:-3] + "AAA", *jws[1], ""]), "jws.signature"),
         ("~".join([jws[0], *jws[1][:-1], ""]), "subjects[0].id"),
-        (signed(Draft("log.heartbeat", {}, {}), 2), "type"),
+        (signed(Draft("log.read", {"purpose": "support"}, {}), 2), "type"),
         ("", "event"),
     ]
     async with tenant(tmp_path) as records:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from tests.audit.producer import ALICE, signer_of
-from tests.audit.tenant import registration, tenant, types, values
+from tests.audit.tenant import opened, registration, tenant, types, values
 from tests.client.audit_server import key_file, producer, until
 from tlog.audit import EventRefused
 from tlog.audit.records import Outcome, Records
 from tlog.client import Producer
+from tlog.serve.records_metrics import RecordsMetrics
 from tlog.v1 import audit_pb2 as pb
 from tlog.v1 import audit_pb2_grpc
 
@@ -80,6 +83,31 @@ async def test_from_the_call_to_the_log(tmp_path: Path) -> None:
             *range(1, 7)
         ]
         assert values(records, 8) == [{"actor": "eve"}, {"id": ALICE}]
+
+
+async def test_signs_of_life_and_since_when_there_is_none(tmp_path: Path) -> None:
+    def heard() -> dict[str, float]:
+        metrics = {each.name: each for each in RecordsMetrics({"records": records}).collect()}
+        samples = metrics["tlog_records_producer_heard_timestamp_seconds"].samples
+        return {sample.labels["producer"]: sample.value for sample in samples}
+
+    def beaten() -> bool:
+        return records.log.sequencer.edge.size > 3
+
+    begun = int(time.time())
+    async with tenant(tmp_path) as records:
+        registered = heard()
+        assert registered.keys() == {"shop", "till"}
+        records.clock = lambda: datetime.now(UTC) + timedelta(seconds=100)
+        async with served(records) as target:
+            shop = await asyncio.to_thread(producer, target, tmp_path, heartbeat=0.05)
+            await asyncio.to_thread(until, beaten)
+            await asyncio.to_thread(shop.close)
+        assert set(types(records, 2)) == {"log.heartbeat"}
+        assert records.read(2).payload["interval_seconds"] == 1
+        assert heard()["shop"] >= begun + 100 > heard()["till"] == registered["till"] >= begun
+    async with opened(tmp_path) as records:
+        assert heard()["till"] == registered["till"] < begun + 100 <= heard()["shop"]
 
 
 async def test_a_spool_that_is_lost_is_seen_by_the_log(tmp_path: Path) -> None:

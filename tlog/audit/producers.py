@@ -31,6 +31,8 @@ MAX_HOLES: Final = 1024
 
 _REGISTERS: Final = "producer."
 _OWN: Final = ("log.", "subject.key_", "retention.")
+# A sign of life, and the word of whoever verified the log, are theirs to give.
+_OTHERS: Final = frozenset({"log.heartbeat", "log.verified"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +69,21 @@ class Producer:
         next_seq: the number that its next event should have.
         holes: ranges [first, last] of numbers below that which never came.
         clock_off: whether its last event was too far off, which is told once.
+        heard_at: when its last event came in, or it was registered; in Unix seconds.
     """
 
     roles: frozenset[str]
     next_seq: int = 1
     holes: tuple[tuple[int, int], ...] = ()
     clock_off: bool = False
+    heard_at: int = 0
 
     def check(self, type_name: str) -> None:
         """Refuse an event that is not this producer's to record."""
         allowed = SERVICE in self.roles or (
             REGISTRAR in self.roles
             if type_name.startswith(_REGISTERS)
-            else RECORDER in self.roles and not type_name.startswith(_OWN)
+            else RECORDER in self.roles and (type_name in _OTHERS or not type_name.startswith(_OWN))
         )
         if not allowed:
             raise EventRefused(
@@ -181,7 +185,11 @@ class Registry:
             seconds = int(skew.total_seconds())
             findings.append(Finding("clock", name, event_id, skew_seconds=seconds))
         self.producers[name] = Producer(
-            producer.roles, max(expected, seq + 1), holes, clock_off=clock_off
+            producer.roles,
+            max(expected, seq + 1),
+            holes,
+            clock_off=clock_off,
+            heard_at=int(received_at.timestamp()),
         )
         return findings
 
@@ -194,7 +202,7 @@ class Registry:
             if not roles <= GRANTED:
                 raise EventRefused(f"of {', '.join(sorted(GRANTED))}", field="roles")
             key = self._new_key(name, claims, _time(claims, "valid_from") or now)
-            self.producers[name] = Producer(roles)
+            self.producers[name] = Producer(roles, heard_at=int(now.timestamp()))
             self.keys[key.vkey.label] = key
             return
         old = self.keys.get(VerifierKey.parse(claims["old_vkey"]).label)
@@ -222,7 +230,13 @@ class Registry:
         """As plain values, for a snapshot."""
         return {
             "producers": {
-                name: [sorted(each.roles), each.next_seq, each.holes, each.clock_off]
+                name: [
+                    sorted(each.roles),
+                    each.next_seq,
+                    each.holes,
+                    each.clock_off,
+                    each.heard_at,
+                ]
                 for name, each in self.producers.items()
             },
             "keys": [
@@ -240,8 +254,9 @@ class Registry:
     def of(cls, made: Mapping[str, Any]) -> Self:
         """Inverse of `made`."""
         producers = {
-            name: Producer(frozenset(roles), seq, tuple((a, b) for a, b in holes), off)
-            for name, (roles, seq, holes, off) in made["producers"].items()
+            # Older snapshots do not say when each was heard of: that is 0, as if it never was.
+            name: Producer(frozenset(roles), seq, tuple((a, b) for a, b in holes), off, *heard_at)
+            for name, (roles, seq, holes, off, *heard_at) in made["producers"].items()
         }
         keys = [
             ProducerKey(

@@ -374,6 +374,7 @@ class Records:
             await self._compact(begun)
             self.vault.store.end_shred(begun)
         self._state = state
+        self.counters.producers = state.registry.producers
         return state
 
     async def _current(self) -> State:

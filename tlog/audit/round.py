@@ -6,8 +6,8 @@ Nothing here touches the disk but to read: what is to be written is gathered, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Final
@@ -20,6 +20,7 @@ from tlog.audit.event import Draft, Event, new_event_id, read_event, read_payloa
 from tlog.audit.jws import Jws, parse_jws, verify_jws
 from tlog.audit.leaf import Leaf, encode_leaf
 from tlog.audit.obligations import OBLIGING, Obliging
+from tlog.audit.producers import Producer
 from tlog.audit.rebuild import ROW_SIZE, State, index_row, known_rows
 from tlog.audit.tokens import Token, canonical, epoch_of, identifier_of, make_token
 from tlog.audit.vault import Sealing, SubjectKey, Vault, joint_secret, part_key
@@ -38,7 +39,11 @@ _FRAME, _TOKEN = 80, 110
 
 @dataclass(slots=True)
 class Counters:
-    """What came in: events by outcome, findings by kind, what was too much or too old."""
+    """What came in: events by outcome, findings by kind, what was too much or too old.
+
+    Attributes:
+        producers: as they are after the last round.
+    """
 
     recorded: int = 0
     duplicates: int = 0
@@ -49,6 +54,7 @@ class Counters:
     gap: int = 0
     repeat: int = 0
     clock: int = 0
+    producers: Mapping[str, Producer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +289,7 @@ class Round:
 
     def count(self, counters: Counters) -> None:
         """Add what came of the round to the figures."""
+        counters.producers = self.registry.producers
         for outcome in self.outcomes:
             if isinstance(outcome, EventRefused):
                 counters.refused += 1

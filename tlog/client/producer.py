@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +23,8 @@ from tlog.audit import Catalogue, Draft, EventRefused, default_catalogue, sign_e
 from tlog.audit.event import new_event_id
 from tlog.audit.sdjwt import check_decoys
 from tlog.client.drain import Drain, EventSink, Refusal
-from tlog.client.errors import SpoolError
+from tlog.client.errors import SpoolError, SpoolFull
+from tlog.client.heartbeat import Heartbeat, check_seconds
 from tlog.client.operation import Operation
 from tlog.client.recording import AuditServiceSink
 from tlog.client.spool import DEFAULT_BYTES, Spool
@@ -70,11 +72,12 @@ class Producer:
         abandon_damaged: see `Spool`.
         decoys: how many personal claims a part of an event has stands in the log for ever, as the
             number of its digests; decoys fill that up to a multiple of this, at most 32.
+        heartbeat: record `log.heartbeat` when nothing else was recorded for so many seconds.
 
     Raises:
         EventRefused: too many decoys.
         NoteError: the key file.
-        SpoolError, StateError: the spool cannot be used; see `Spool`.
+        SpoolError, StateError: the spool cannot be used; see `Spool`. Or see `check_seconds`.
     """
 
     def __init__(
@@ -91,8 +94,11 @@ class Producer:
         on_refused: Callable[[Refusal], None] | None = None,
         abandon_damaged: bool = False,
         decoys: int = 0,
+        heartbeat: float | None = None,
     ) -> None:
         check_decoys(decoys)
+        if heartbeat is not None:
+            check_seconds(heartbeat)
         self._decoys = decoys
         self._signer = load_signer(key, passphrase=passphrase)
         if self._signer.vkey.algorithm is not Algorithm.ED25519:
@@ -113,6 +119,10 @@ class Producer:
         except BaseException:
             self.spool.close()
             raise
+        self._heartbeat: Heartbeat | None = None
+        if heartbeat is not None:
+            beat = functools.partial(self._beat, math.ceil(heartbeat))
+            self._heartbeat = Heartbeat(beat, heartbeat)
 
     def __enter__(self) -> Self:
         return self
@@ -168,7 +178,15 @@ class Producer:
                 draft, self._signer, tenant=self._tenant, seq=seq, catalogue=self._catalogue
             ).encode("ascii")
 
-        return Kept(self.spool.append(sign), draft.event_id)
+        kept = Kept(self.spool.append(sign), draft.event_id)
+        if self._heartbeat is not None:
+            self._heartbeat.note()
+        return kept
+
+    def _beat(self, seconds: int) -> None:
+        if self.spool.used_bytes > self.spool.max_bytes // 2:
+            raise SpoolFull(f"{self.spool.waiting} records wait: what room is left is for others")
+        self.record("log.heartbeat", interval_seconds=seconds)
 
     def _draft(
         self,
@@ -255,6 +273,8 @@ class Producer:
         """Give the server this many seconds, and stop; what it does not have stays in the spool."""
         if self.spool.forked:
             return
+        if self._heartbeat is not None:
+            self._heartbeat.close()
         if timeout:
             self.flush(timeout)
         self._drain.close()

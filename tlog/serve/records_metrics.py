@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tlog.audit.producers import RECORDER
+
 if TYPE_CHECKING:
     from tlog.audit.records import Records
 
@@ -65,3 +67,13 @@ class RecordsMetrics(Collector):
                 size = records.log.sequencer.edge.size
                 behind.add_metric([log], max(0, size - records.index.size))
         yield behind
+        heard = GaugeMetricFamily(
+            "tlog_records_producer_heard_timestamp_seconds",
+            "When the last event of each producer came in: it has been silent since.",
+            labels=["log", "producer"],
+        )
+        for log, records in self._records.items():
+            for name, producer in records.counters.producers.items():
+                if producer.heard_at and RECORDER in producer.roles:
+                    heard.add_metric([log, name], producer.heard_at)
+        yield heard
