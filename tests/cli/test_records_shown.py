@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -11,13 +12,14 @@ from typing import Any
 import pytest
 import structlog
 
+from tests.audit.drp import drp_request, verify_drp
 from tests.cli.conftest import Result, Run
 from tests.support import running_server
 from tlog.audit.tenancy import RecordsConfig, create_records
 from tlog.cli import main
 from tlog.cli.output import Output
 from tlog.cli.records.telling import _LONGEST
-from tlog.client import Producer
+from tlog.client import Producer, bytes_of
 from tlog.log import LogConfig, create_log
 
 ALICE = "alice@example.com"
@@ -31,7 +33,10 @@ def at_second(number: int) -> datetime:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A server, and its directory: entry 0 registers the shop, 1 to 3 are of R-1, 4 to 9 others."""
+    """A server, and its directory: entry 0 registers the shop, 1 to 3 are of R-1, 4 to 9 others.
+
+    Entry 10 is a request of an agent.
+    """
     at = tmp_path_factory.mktemp("archive")
     create_log(at / "log", LogConfig(origin="example.com/archive", name="archive"))
     create_records(at / "log", RecordsConfig(tenant="acme"), passphrase=None)
@@ -63,6 +68,18 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
                     resource=f"orders/{number % 2}",
                     occurred_at=next(later),
                 )
+            shop.record(
+                "request.received",
+                subject="carol@example.com",
+                request_id="R-2",
+                request_type="delete",
+                channel="drp",
+                by_agent=True,
+                agent_id="helper",
+                agent_request_id="H-7",
+                native_document=drp_request(),
+                occurred_at=next(later),
+            )
             assert shop.flush(30), shop.problem
         yield server.target, at / "log"
 
@@ -128,7 +145,7 @@ def test_filters(records: Run) -> None:
 
     assert found("--actor", "EVE") == [1]
     assert found("--producer", "shop", "--outcome", "success") == [3]
-    assert found("--type", "request.received", "--type", "request.fulfilled") == [1, 3]
+    assert found("--type", "request.received", "--type", "request.fulfilled") == [1, 3, 10]
     assert found("--type", "access.read", "--newest", "--limit", "100") == [9, 8, 7, 6, 5, 4]
     elsewhere = timezone(timedelta(hours=9))
     since, until = at_second(1).isoformat(), at_second(3).astimezone(elsewhere).isoformat()
@@ -172,6 +189,15 @@ def test_one_record(records: Run) -> None:
     told = json.loads(records("show", 1, "--json").out)
     assert (told["index"], json.loads(told["leaf"])["v"]) == (1, 1)
     assert told["claims"]["request_id"] == "R-1"
+
+
+def test_what_an_agent_signed_verifies_again(records: Run) -> None:
+    told = json.loads(records("show", 10, "--json").out)["shared"]["claims"]
+    assert (told["agent_id"], told["agent_request_id"]) == ("helper", "H-7")
+    document = base64.b64decode(told["native_document"]["base64"], validate=True)
+    assert document == drp_request() == bytes_of(told["native_document"])
+    assert verify_drp(document) == "Alice \u00c9mile"
+    assert told["native_document"]["base64"][:20].encode() in records("show", 10).out
 
 
 def test_without_a_verb_options_are_those_of_search(

@@ -17,6 +17,7 @@ import pytest
 
 from tests.audit.approvers import governed, order
 from tests.audit.authority import Station
+from tests.audit.drp import drp_request, verify_drp
 from tests.audit.evidence import (
     ACCESSED,
     ERASURE,
@@ -27,8 +28,8 @@ from tests.audit.evidence import (
     resting_stamper,
     stamp,
 )
-from tests.audit.producer import ALICE
-from tests.audit.tenant import LOG, types, values
+from tests.audit.producer import ALICE, received, signed
+from tests.audit.tenant import LOG, indices, types, values
 from tests.serve.test_log_service import details_of
 from tlog.audit import Draft
 from tlog.audit.collecting import collect
@@ -36,7 +37,7 @@ from tlog.audit.erasing import submit
 from tlog.audit.evidence import Gone
 from tlog.audit.evidence_check import Verdict
 from tlog.audit.records import Records
-from tlog.client import Refused, VerificationError, Verifier
+from tlog.client import Refused, VerificationError, Verifier, bytes_of
 from tlog.client.evidence import EvidenceCollector
 from tlog.log import Head
 from tlog.log.errors import NoQuorum
@@ -112,6 +113,20 @@ async def test_of_a_request_and_recorded_before_it_is_given_out(tmp_path: Path) 
         ]  # fmt: skip
         # It is among her records, and goes with them.
         assert "alice" not in str(record.payload)
+
+
+async def test_a_document_comes_out_as_it_was_signed(tmp_path: Path) -> None:
+    async with served(tmp_path) as (collector, _, records):
+        sent = received(personal={"native_document": drp_request(), "agent_id": "helper"})
+        (there,) = indices(await records.accept([signed(sent, 3)]))
+        collected = await collector.collect(
+            purpose="complaint 8", indices=[there], disclose=["native_document"]
+        )
+        (only,) = verified(records, collected.package).chosen()
+        (document,) = [each for part in only.record.parts for each in part.shown]
+        assert document.name == "native_document"
+        assert verify_drp(bytes_of(document.value)) == "Alice \u00c9mile"
+        assert bytes_of(document.value) == drp_request()
 
 
 async def test_of_entries_and_all_that_can_be_opened(tmp_path: Path) -> None:

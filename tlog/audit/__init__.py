@@ -72,6 +72,7 @@ people read. `collecting` gathers it from a log that runs, and is imported by na
 """
 
 from tlog.audit.catalogue import Catalogue, TokenClass, default_catalogue, load_catalogue
+from tlog.audit.documents import bytes_of
 from tlog.audit.errors import AuditError, CatalogueError, EventRefused
 from tlog.audit.event import Draft, Event, match_disclosures, open_event, sign_event
 from tlog.audit.stamps import Authority, StampError, StampTime, verify_stamp
@@ -87,6 +88,7 @@ __all__ = [
     "StampError",
     "StampTime",
     "TokenClass",
+    "bytes_of",
     "default_catalogue",
     "load_catalogue",
     "match_disclosures",

@@ -24,6 +24,7 @@ from tlog.audit import sdjwt
 from tlog.audit.catalogue import Catalogue, EventType, Subjects
 from tlog.audit.claims import check_identifier, event_id_bytes
 from tlog.audit.codec import dump_json, load_json
+from tlog.audit.documents import marked
 from tlog.audit.errors import EventRefused
 from tlog.audit.jws import Jws, parse_jws, sign_jws, verify_jws
 from tlog.audit.sdjwt import Disclosure
@@ -40,7 +41,8 @@ class Draft:
     Attributes:
         type: name of its type.
         public: claims in the clear, beside those of the envelope.
-        personal: claims about all subjects, or none: actor, resource, details.
+        personal: claims about all subjects, or none: actor, resource, details. Bytes in them, or
+            in those of a subject, are kept verbatim; see `documents`.
         subjects: for each subject its claims; `id` is the identifier.
         occurred_at: when it happened, with a time zone; now, if not given.
         event_id: a UUID of version 7; a new one, if not given.
@@ -134,18 +136,27 @@ def sign_event(draft: Draft, signer: Signer, *, tenant: str, seq: int, catalogue
         "occurred_at": format_time(occurred_at),
     }
     try:
-        shared = [sdjwt.disclose(*claim) for claim in draft.personal.items()]
-        parts = [[sdjwt.disclose(*claim) for claim in subj.items()] for subj in draft.subjects]
+        shared = _disclosed(draft.personal, "")
+        parts = [_disclosed(part, f"subjects[{i}].") for i, part in enumerate(draft.subjects)]
         if shared or draft.decoys:
             payload["_sd"] = sdjwt.digests(shared, decoys=draft.decoys)
         if parts:
             payload["subjects"] = [{"_sd": sdjwt.digests(p, decoys=draft.decoys)} for p in parts]
         jws = sign_jws(signer, dump_json(payload))
+    except EventRefused:
+        raise
     except (ValueError, TypeError, RecursionError) as error:
         raise EventRefused(f"it cannot be written as JSON: {error}") from None
     encoded = [disclosure.encoded for part in (shared, *parts) for disclosure in part]
     read_event(parse_jws(jws), encoded, tenant=tenant, catalogue=catalogue)
     return sdjwt.join(jws, encoded)
+
+
+def _disclosed(claims: Mapping[str, Any], where: str) -> list[Disclosure]:
+    return [
+        sdjwt.disclose(name, marked(value, field=f"{where}{name}"))
+        for name, value in claims.items()
+    ]
 
 
 def open_event(sd_jwt: str, key: VerifierKey, *, tenant: str, catalogue: Catalogue) -> Event:

@@ -11,6 +11,7 @@ of action: `spool` keeps the records on the local disk, and `drain` brings them 
 `hooks` records from frameworks.
 """
 
+from tlog.audit import bytes_of
 from tlog.client.aio import AsyncClient
 from tlog.client.auditor import Audit, Auditor
 from tlog.client.batcher import Batcher
@@ -93,5 +94,6 @@ __all__ = [
     "Watch",
     "WatchFile",
     "WitnessStatus",
+    "bytes_of",
     "default_path",
 ]

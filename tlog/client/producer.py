@@ -158,7 +158,9 @@ class Producer:
             subjects: the same, of several.
             occurred_at: when it happened, with a time zone; now, if not given.
             event_id: a UUID of version 7; a new one, if not given.
-            claims: what it says. Those that the type does not declare public are personal.
+            claims: what it says. Those that the type does not declare public are personal. Bytes
+                in a personal one are kept verbatim, 32 KiB at most: `tlog.client.bytes_of` has
+                them back from what is read.
 
         Raises:
             EventRefused: a claim is wrong or missing, or looks personal and would be public. The
