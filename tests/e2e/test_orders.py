@@ -143,4 +143,5 @@ def test_a_server_lets_go_by_itself_of_what_is_past_its_time(office: Terminal) -
         assert parts(server, ALICE) == 11  # she is held, and so is the record of the hold
         metrics = httpx.get(f"{server.http}/metrics").raise_for_status().text
         assert 'tlog_records_expired_total{log="mylog"} 5.0' in metrics
+        assert 'tlog_records_unknown_type{log="mylog"} 0.0' in metrics
         assert server.stop() == (0, "")

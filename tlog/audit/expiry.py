@@ -12,6 +12,10 @@ through again. In the vault's family `state`:
     "expiry/epoch/", epoch      its key is needed for ever, or as long as a hold stands
     "expiry/rewind"             a hold was released: what it kept is looked through again
     "expiry/looked"             the time as of which all was looked through the last time
+    "expiry/catalogue"          the types' classes, and their months, that all this holds for
+    "expiry/strays"             see `strays`
+
+Whoever changes a class, or moves a type to another one, has all of it looked through anew.
 
 A server's clock that is set years ahead by mistake would destroy everything for good. So the time
 of a look is at most a day after that of the one before, and whoever is far behind is told of it.
@@ -23,62 +27,51 @@ import asyncio
 import contextlib
 import time
 from calendar import monthrange
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from tlog.audit.catalogue import Catalogue, TokenClass
-from tlog.audit.claims import event_id_bytes
+from tlog.audit.catalogue import TokenClass
 from tlog.audit.codec import dump_json, load_json
-from tlog.audit.errors import AuditError, EventRefused
-from tlog.audit.event import Draft, read_payload
-from tlog.audit.jws import parse_jws
-from tlog.audit.leaf import Leaf, parse_leaf
+from tlog.audit.errors import AuditError
+from tlog.audit.event import Draft
 from tlog.audit.obligations import EXPIRED, REWIND, Expiry, Hold
+from tlog.audit.retained import (
+    SCAN,
+    STEP,
+    Known,
+    entries,
+    fingerprint,
+    is_sealed,
+    known_of,
+    leaf_of,
+)
 from tlog.audit.shredding import Shredding
+from tlog.audit.strays import STRAYS, tell_of_strays
 from tlog.audit.times import format_time, parse_time
-from tlog.audit.vault import part_key, split_part
 from tlog.log import Log, LogError
-from tlog.merkle import TILE_WIDTH, leaf_hash, split_bundle
 from tlog.store import StoreError
 from tlog.store.sealed import Put
 
 if TYPE_CHECKING:
     from tlog.audit.records import Records
 
-SCAN: Final = 2048
-"""Entries that one batch looks through."""
 PACE: Final = 4.0
 """How long a pause is, in times of the batch before it: recording comes first."""
-_STEP: Final = 64
 # Clocks that were set back put a record of one epoch among those of the next.
 _MARGIN: Final = 4096
 _CLASS: Final = b"expiry/class/"
 _EPOCH: Final = b"expiry/epoch/"
 _LOOKED: Final = b"expiry/looked"
+_CATALOGUE: Final = b"expiry/catalogue"
 LEAP: Final = timedelta(days=1)
 """By how much the time of a look may be after that of the one before."""
 FAR: Final = timedelta(days=31)
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A record, as far as its retention asks.
-
-    Attributes:
-        retention: its class; empty if its type is not known any more, and it never expires.
-        parts: the keys of those of its parts that are in the vault.
-    """
-
-    leaf: Leaf
-    claims: Mapping[str, Any]
-    retention: str
-    parts: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,19 +180,26 @@ async def expire(records: Records, *, now: datetime, pace: float = PACE) -> int:
             begun = time.monotonic()
     await _expire_epochs(records, now)
     await records.deeds.do(records.shred())
+    await tell_of_strays(records, pace=pace)
     return total
 
 
 async def _rewind(records: Records) -> None:
-    store = records.vault.store
+    """Look through anew what may be past its time now, and was not when it was looked at."""
+    store, rules = records.vault.store, fingerprint(records.catalogue)
     async with records.alone():
-        if store.get("state", REWIND) is None:
+        changed = store.get("state", _CATALOGUE) != rules
+        if not changed and store.get("state", REWIND) is None:
             return
         puts: list[Put] = [("state", key, None) for key, _ in store.items("state", _EPOCH)]
         for key, _ in store.items("state", _CLASS):
             following, kept = _hint(records, key)
-            if kept is not None:
+            if changed:
+                puts.append(("state", key, None))
+            elif kept is not None:
                 puts.append(("state", key, _hint_row(min(following, kept), None)))
+        if changed:
+            puts += [("state", STRAYS, None), ("state", _CATALOGUE, rules)]
         store.write([*puts, ("state", REWIND, None)])
 
 
@@ -219,15 +219,15 @@ async def _batch(records: Records, name: str, cutoff: datetime) -> int | None:
     """Look through some entries for a class; None when all before the cutoff were."""
     first, _ = _hint(records, _CLASS + name.encode())
     until = first
-    for index, entry in _entries(records.log, first, records.log.sequencer.edge.size):
+    for index, entry in entries(records.log, first, records.log.sequencer.edge.size):
         if index - first == SCAN:
             break
-        leaf = _leaf(entry)
+        leaf = leaf_of(entry)
         # One from the future, when a clock was wrong, holds up nothing behind it.
         if leaf is not None and cutoff <= leaf.received_at <= records.clock():
             break
         until = index + 1
-        if until % _STEP == 0:
+        if until % STEP == 0:
             await asyncio.sleep(0)
     if until == first:
         return None
@@ -245,7 +245,7 @@ async def _expire_range(
         async for index, known in _of_class(records, name, first, until):
             if known.leaf.received_at >= cutoff or keeping.keeps(records, known):
                 kept = index if kept is None else min(kept, index)
-            elif any(_is_sealed(records, part) for part in known.parts):
+            elif any(is_sealed(records, part) for part in known.parts):
                 count += 1
         if count:
             claims = {
@@ -264,10 +264,10 @@ async def _expire_range(
 async def _of_class(
     records: Records, name: str, first: int, until: int
 ) -> AsyncIterator[tuple[int, Known]]:
-    for index, entry in _entries(records.log, first, until):
-        if index % _STEP == 0:
+    for index, entry in entries(records.log, first, until):
+        if index % STEP == 0:
             await asyncio.sleep(0)
-        known = _known(records, entry)
+        known = known_of(records, entry)
         if known is not None and known.retention == name:
             yield index, known
 
@@ -321,12 +321,12 @@ async def _is_needed(records: Records, epoch: str, keeping: Keeping) -> bool:
     """Whether a record of an epoch that is past every class has a token of its key, and stays."""
     end, later = epoch_end(epoch), 0
     start = _first_since(records.log, epoch_start(epoch))
-    for index, entry in _entries(
+    for index, entry in entries(
         records.log, max(0, start - _MARGIN), records.log.sequencer.edge.size
     ):
-        if index % _STEP == 0:
+        if index % STEP == 0:
             await asyncio.sleep(0)
-        if (known := _known(records, entry)) is None:
+        if (known := known_of(records, entry)) is None:
             continue
         later = later + 1 if known.leaf.received_at >= end else 0
         if later > _MARGIN:
@@ -345,48 +345,9 @@ def _first_since(log: Log, time: datetime) -> int:
     low, high = 0, log.sequencer.edge.size
     while low < high:
         middle = (low + high) // 2
-        leaf = _leaf(log.reader.entry(middle, log.sequencer.edge.size))
+        leaf = leaf_of(log.reader.entry(middle, log.sequencer.edge.size))
         if leaf is not None and leaf.received_at < time:
             low = middle + 1
         else:
             high = middle
     return low
-
-
-def _entries(log: Log, first: int, until: int) -> Iterator[tuple[int, bytes]]:
-    while first < until:
-        bundle, skip = divmod(first, TILE_WIDTH)
-        width = min(TILE_WIDTH, until - bundle * TILE_WIDTH)
-        for entry in split_bundle(log.reader.encoded_bundle(bundle, width))[skip:]:
-            yield first, entry
-            first += 1
-
-
-def _leaf(entry: bytes) -> Leaf | None:
-    try:
-        return parse_leaf(entry)
-    except EventRefused:
-        return None
-
-
-def _known(records: Records, entry: bytes) -> Known | None:
-    """A record; None if the entry is none."""
-    try:
-        leaf = parse_leaf(entry)
-        claims = read_payload(parse_jws(leaf.jws))
-        key = event_id_bytes(claims["event_id"]), leaf_hash(entry)
-    except (EventRefused, LookupError, TypeError, ValueError):
-        return None
-    parts = [part_key(*key, number) for number in range(len(claims.get("subjects", ())) + 1)]
-    there = [part for part in parts if records.vault.owners(part)]
-    return Known(leaf, claims, _class_of(records.catalogue, claims), tuple(there))
-
-
-def _class_of(catalogue: Catalogue, claims: Mapping[str, Any]) -> str:
-    kind = catalogue.types.get((claims.get("type", ""), claims.get("schema_version", 0)))
-    return str(claims.get("retention_class") or (kind.retention if kind else ""))
-
-
-def _is_sealed(records: Records, part: bytes) -> bool:
-    row = records.vault.store.get("parts", part)
-    return row is not None and bool(split_part(row)[1])

@@ -42,6 +42,7 @@ class Counters:
     """What came in: events by outcome, findings by kind, what was too much or too old.
 
     Attributes:
+        strays: records of which nothing expires, as the last look for them counted; see `strays`.
         producers: as they are after the last round.
     """
 
@@ -54,6 +55,7 @@ class Counters:
     gap: int = 0
     repeat: int = 0
     clock: int = 0
+    strays: int = 0
     producers: Mapping[str, Producer] = field(default_factory=dict)
 
 

@@ -67,6 +67,14 @@ class RecordsMetrics(Collector):
                 size = records.log.sequencer.edge.size
                 behind.add_metric([log], max(0, size - records.index.size))
         yield behind
+        strays = GaugeMetricFamily(
+            "tlog_records_unknown_type",
+            "Records that never expire, because the catalogue has no such type: put it back.",
+            labels=["log"],
+        )
+        for log, records in self._records.items():
+            strays.add_metric([log], records.counters.strays)
+        yield strays
         heard = GaugeMetricFamily(
             "tlog_records_producer_heard_timestamp_seconds",
             "When the last event of each producer came in: it has been silent since.",
