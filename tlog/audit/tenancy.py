@@ -2,7 +2,7 @@
 
     DIR/records.toml        the tenant's name, and its settings
     DIR/keys/service.key    signs the log's own records
-    DIR/keys/tenant.key     wraps all keys of the vault (see `tenant_key`)
+    DIR/keys/tenant.key     wraps all keys of the vault; or what a KMS wrapped (see `tenant_key`)
     DIR/vault/              the vault
 
 The log in DIR gave the directory; here its records are made and opened.
@@ -30,7 +30,7 @@ from tlog.audit.expiry import expiring
 from tlog.audit.indexer import indexing
 from tlog.audit.orders import DEFAULT_LIMITS, Limits
 from tlog.audit.records import Records
-from tlog.audit.tenant_key import create_tenant_key, load_tenant_key
+from tlog.audit.tenant_key import create_tenant_key, load_tenant_key, unwrap_tenant_key
 from tlog.audit.terms import load_terms
 from tlog.audit.vault import Vault
 from tlog.audit.verifying import Verifiers
@@ -159,7 +159,7 @@ def holds_records(directory: Path) -> bool:
 
 
 def create_records(
-    directory: Path, config: RecordsConfig, *, passphrase: bytes | None
+    directory: Path, config: RecordsConfig, *, passphrase: bytes | None, wrapped: bytes = b""
 ) -> VerifierKey:
     """Make a log's directory, which is not being served, that of a records log.
 
@@ -169,6 +169,7 @@ def create_records(
         directory: of a log without entries.
         config: the tenant.
         passphrase: seals the service's key; the tenant key is never sealed by it.
+        wrapped: what the tenant key's command unwraps, if the tenant has one.
 
     Returns:
         The verifier key of the log's own records.
@@ -180,6 +181,10 @@ def create_records(
     LogConfig.load(directory)
     if holds_records(directory):
         raise AuditError(f"{directory} is a records log already")
+    command = config.tenant_key_command
+    # Before anything is written: a command that is of no use would lose all that is sealed.
+    if command and unwrap_tenant_key(wrapped, command) != unwrap_tenant_key(wrapped, command):
+        raise AuditError(f"tenant key: {command[0]} gives another key each time")
     with contextlib.closing(RocksStore.open(directory)) as store:
         if size := store.tree_size():
             raise AuditError(
@@ -187,12 +192,15 @@ def create_records(
                 "log with tlog init"
             )
         service = Signer.generate(SERVICE, Algorithm.ED25519)
-        create_tenant_key(directory / TENANT_KEY)
+        create_tenant_key(directory / TENANT_KEY, wrapped if command else None)
         save_signer(directory / SERVICE_KEY, service, passphrase=passphrase)
-        Vault.create(directory / VAULT, load_tenant_key(directory / TENANT_KEY)).close()
+        tenant_key = load_tenant_key(directory / TENANT_KEY, command=command)
+        Vault.create(directory / VAULT, tenant_key).close()
         with (directory / FILE_NAME).open("x", encoding="utf-8") as file:
             file.write("# The records of a tenant, whose name never changes.\n")
             file.write(f"tenant = {json.dumps(config.tenant)}\n")
+            if command:
+                file.write(f"tenant_key_command = {json.dumps(command, ensure_ascii=False)}\n")
             file.write(_TEMPLATE)
     return service.vkey
 

@@ -2,7 +2,8 @@
 
 The file has mode 0600 and holds 32 random bytes; or, with a command, what the KMS wrapped. The
 command gets that on its standard input and writes the 32 bytes to its standard output: nothing of
-it is on a command line, in the environment, or on the disk.
+it is on a command line, in the environment, or on the disk. What was wrapped may be nothing: then
+the command knows by itself which key it is.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ MAX_WRAPPED_SIZE: Final = 32 * 1024
 COMMAND_SECONDS: Final = 20.0
 
 
-def create_tenant_key(path: Path) -> None:
-    """Write a new key to a new file of mode 0600, durably.
+def create_tenant_key(path: Path, wrapped: bytes | None = None) -> None:
+    """Write a new key, or what a KMS wrapped, to a new file of mode 0600, durably.
 
     Raises:
         AuditError: the file exists, or cannot be written.
@@ -36,7 +37,7 @@ def create_tenant_key(path: Path) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with open(descriptor, "wb") as file:
             os.fchmod(descriptor, 0o600)  # whatever the umask is
-            file.write(secrets.token_bytes(KEY_SIZE))
+            file.write(secrets.token_bytes(KEY_SIZE) if wrapped is None else wrapped)
             file.flush()
             os.fsync(descriptor)
     except OSError as error:
@@ -58,11 +59,27 @@ def load_tenant_key(
     """
     data = _read_private(path)
     if command:
-        data = _unwrap(data, command, timeout)
+        return unwrap_tenant_key(data, command, timeout=timeout)
+    return _sized(data, str(path))
+
+
+def _sized(data: bytes, what: str) -> bytes:
     if len(data) != KEY_SIZE:
-        what = f"the output of {command[0]}" if command else str(path)
         raise AuditError(f"tenant key: {what} has {len(data)} bytes, a key has {KEY_SIZE}")
     return data
+
+
+def unwrap_tenant_key(
+    wrapped: bytes, command: Sequence[str], *, timeout: float = COMMAND_SECONDS
+) -> bytes:
+    """What a command makes of what its KMS wrapped; see `load_tenant_key`.
+
+    Raises:
+        AuditError: it gives no key, or that is too long.
+    """
+    if len(wrapped) > MAX_WRAPPED_SIZE:
+        raise AuditError(f"tenant key: wrapped, it is longer than {MAX_WRAPPED_SIZE} bytes")
+    return _sized(_unwrap(wrapped, command, timeout), f"the output of {command[0]}")
 
 
 def _read_private(path: Path) -> bytes:
