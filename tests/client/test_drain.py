@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.audit.producer import signer_of
 from tests.client import audit_server as double_server
@@ -85,6 +86,30 @@ def test_what_is_refused_is_set_aside_and_told(tmp_path: Path) -> None:
     ]
     assert lines[0]["event"].endswith("~")
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_each_is_told_in_the_log_even_if_the_application_fails_to_listen(tmp_path: Path) -> None:
+    def listen(refusal: Refusal) -> None:
+        raise KeyError(refusal.seq)
+
+    double = AuditDouble()
+    double.poisoned = {"log.heartbeat"}
+    with producer("127.0.0.1:1", tmp_path) as shop:
+        for _ in range(3):
+            shop.record("log.heartbeat")
+        record(shop)
+    with (
+        capture_logs() as said,
+        served(double) as target,
+        producer(target, tmp_path, on_refused=listen) as shop,
+    ):
+        assert shop.flush(20)
+    lines = [line for line in said if line["event"] == "an event is refused"]
+    assert [(line["seq"], line["reason"]) for line in lines] == [
+        (seq, "type: not here") for seq in (1, 2, 3)
+    ]
+    assert {line["kept"] for line in lines} == {str(tmp_path / "spool" / "refused.jsonl")}
+    assert double.seqs() == [4]
 
 
 def test_a_producer_that_is_not_known_waits_until_it_is(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,12 +13,12 @@ from typing import Any
 
 import grpc
 
-from tests.audit.producer import ALICE, signer_of
+from tests.audit.producer import ALICE, CATALOGUE, SHOP, TENANT, signer_of
 from tests.audit.tenant import opened, registration, tenant, types, values
 from tests.client.audit_server import key_file, producer, until
-from tlog.audit import EventRefused
+from tlog.audit import EventRefused, open_event, rotation
 from tlog.audit.records import Outcome, Records
-from tlog.client import Producer
+from tlog.client import Producer, Refusal
 from tlog.serve.records_metrics import RecordsMetrics
 from tlog.v1 import audit_pb2 as pb
 from tlog.v1 import audit_pb2_grpc
@@ -83,6 +84,50 @@ async def test_from_the_call_to_the_log(tmp_path: Path) -> None:
             *range(1, 7)
         ]
         assert values(records, 8) == [{"actor": "eve"}, {"id": ALICE}]
+
+
+async def test_what_a_revoked_key_signed_is_set_aside_and_missed(tmp_path: Path) -> None:
+    """Neither silently, nor at the cost of what the next key signs."""
+    told: list[Refusal] = []
+    (tmp_path / "new").mkdir()
+    new = signer_of("shop", 8)
+    async with tenant(tmp_path) as records:
+        shop = await asyncio.to_thread(producer, "127.0.0.1:1", tmp_path)
+        await asyncio.to_thread(record, shop, 3)
+        await asyncio.to_thread(shop.close)
+        old, index = await rotation.revoke_key(records, "shop", old="", reason="stolen")
+        assert index == 2
+        async with served(records) as target:
+            shop = await asyncio.to_thread(producer, target, tmp_path)
+            problem = f"the key {old.label} is revoked: rotate it, and give its producer the new"
+            await asyncio.to_thread(until, lambda: problem in shop.problem)
+            assert shop.spool.waiting == 3
+            await asyncio.to_thread(shop.close)
+            until_ = records.clock() + timedelta(days=7)
+            await rotation.rotate_key(records, "shop", new.vkey, old=old.label, until=until_)
+            shop = await asyncio.to_thread(
+                producer,
+                target,
+                tmp_path,
+                key=key_file(tmp_path / "new", new),
+                on_refused=told.append,
+            )
+            await asyncio.to_thread(record, shop, 2)
+            assert await asyncio.to_thread(shop.flush, 30)
+            await asyncio.to_thread(until, lambda: len(told) == 3)
+            await asyncio.to_thread(shop.close)
+        assert sorted(types(records, 4)) == ["access.read", "access.read", "log.gap_detected"]
+        payloads = [records.read(index).payload for index in range(4, 7)]
+        (gap,) = [each for each in payloads if each["type"] == "log.gap_detected"]
+        assert (gap["expected_seq"], gap["found_seq"]) == (1, 4)
+    assert [(each.seq, each.declined.field) for each in told] == [
+        (seq, "jws.header.kid") for seq in (1, 2, 3)
+    ]
+    lines = [json.loads(line) for line in shop.spool.refused.read_text().splitlines()]
+    assert [line["seq"] for line in lines] == [1, 2, 3]
+    assert all("is revoked" in line["reason"] for line in lines)
+    events = [open_event(e["event"], SHOP.vkey, tenant=TENANT, catalogue=CATALOGUE) for e in lines]
+    assert [event.subject_ids() for event in events] == [[ALICE]] * 3
 
 
 async def test_signs_of_life_and_since_when_there_is_none(tmp_path: Path) -> None:

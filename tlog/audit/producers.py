@@ -48,7 +48,10 @@ class ProducerKey:
         """Refuse an event that this key signed and that comes in now."""
         label = self.vkey.label
         if self.revoked:
-            raise EventRefused(f"the key {label} is revoked", field="jws.header.kid")
+            raise EventRefused(
+                f"the key {label} is revoked: rotate it, and give its producer the new one",
+                field="jws.header.kid",
+            )
         if now < self.valid_from:
             raise EventRefused(
                 f"the key {label} is valid from {format_time(self.valid_from)} on",

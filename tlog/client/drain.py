@@ -180,8 +180,15 @@ class Drain:
         if settled:
             self._spool.advance(frames[:settled])
         for frame, outcome in refused:
-            _log.error("an event is refused", seq=frame.number, field=outcome.field)
-            if self._on_refused is not None:
+            _log.error(
+                "an event is refused",
+                seq=frame.number,
+                field=outcome.field,
+                reason=outcome.reason,
+                kept=str(self._spool.refused),
+            )
+        if self._on_refused is not None:
+            for frame, outcome in refused:
                 self._on_refused(Refusal(frame.number, outcome))
         if held is not None:
             raise ClientError(

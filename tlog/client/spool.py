@@ -132,8 +132,8 @@ class Spool:
         )
         self._segments, self._offset = found.segments, found.offset
         self._cursor, self._next = found.cursor, found.next
-        self._refused = self.directory / "refused.jsonl"
-        self._refused_bytes = self._refused.stat().st_size if self._refused.exists() else 0
+        self.refused = self.directory / "refused.jsonl"
+        self._refused_bytes = self.refused.stat().st_size if self.refused.exists() else 0
         self._handle = _open_segment(self._segments[-1])
         os.fsync(self._handle)
         self._synced = self._next - 1
@@ -404,14 +404,14 @@ class Spool:
             SpoolError: it cannot be written; then it MUST NOT count as delivered.
         """
         try:
-            handle = os.open(self._refused, _APPENDING, 0o600)
+            handle = os.open(self.refused, _APPENDING, 0o600)
             try:
                 os.write(handle, lines)
                 os.fsync(handle)
             finally:
                 os.close(handle)
         except OSError as error:
-            raise SpoolError(f"{self._refused}: {error.strerror}") from None
+            raise SpoolError(f"{self.refused}: {error.strerror}") from None
         with self._changed:
             self._refused_bytes += len(lines)
 
