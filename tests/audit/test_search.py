@@ -17,6 +17,7 @@ from tests.audit.producer import ALICE, SHOP, access, received, signed
 from tests.audit.tenant import TILL, create, indices, opened, registration, tenant
 from tlog.audit import Draft, EventRefused
 from tlog.audit import index as index_module
+from tlog.audit import search as search_module
 from tlog.audit.index import DIRECTORY, Index
 from tlog.audit.indexer import reindex
 from tlog.audit.reading import Access, Caller
@@ -73,7 +74,6 @@ def known(draft: Draft, producer: str) -> dict[str, Any]:
         "subjects": {canonical(each["id"]) for each in draft.subjects},
         "actor": canonical(actor["id"] if isinstance(actor, dict) else actor),
         "resource": personal.get("resource", ""),
-        "erasable": draft.type.startswith("access."),
         "type": draft.type,
         "producer": producer,
         "at": draft.occurred_at,
@@ -109,16 +109,10 @@ def matches(one: dict[str, Any], query: Query) -> bool:
     subject = canonical(query.subject)
     if subject and subject not in one["subjects"]:
         return False
-    if query.actor:
-        actor = canonical(query.actor)
-        # Of an event about several, in an erasable class, the token is made with all their keys.
-        joint = one["erasable"] and actor in one["subjects"] and len(one["subjects"]) > 1
-        if one["actor"] != actor or joint:
-            return False
-    if query.resource:
-        joint = one["erasable"] and one["subjects"] != {subject}
-        if one["resource"] != query.resource or joint:
-            return False
+    if query.actor and one["actor"] != canonical(query.actor):
+        return False
+    if query.resource and one["resource"] != query.resource:
+        return False
     return (
         (not query.types or one["type"] in query.types)
         and (query.since is None or query.since <= one["at"])
@@ -220,6 +214,43 @@ async def test_a_search_for_somebody_unknown_brings_no_name_back(tmp_path: Path)
         details = {d.name: d.value for part in noted.parts for d in part.disclosures}["details"]
         assert details.keys() == {"subject_token", "epoch"}
         assert reads not in [each.index for each in page.records]
+
+
+async def test_a_resource_is_found_alone_until_those_are_erased_whose_it_was(
+    tmp_path: Path,
+) -> None:
+    bob, about = "bob@example.com", {"resource": {"id": "Invoices/7"}, "actor": ALICE}
+    async with tenant(tmp_path) as records:
+        groups = [(ALICE,), (bob,), (ALICE, bob)]
+        sent = [signed(access(*who, personal=about), n) for n, who in enumerate(groups, 1)]
+        hers, his, of_both = indices(await records.accept(sent))
+        assert await found(records, resource="invoices/7") == [hers, his, of_both]
+        assert await found(records, resource="invoices/7", subject=bob) == [his, of_both]
+        assert await found(records, actor=ALICE) == [hers, his, of_both]
+        await _erase(records, ALICE, Erasure(0, "R-1"))
+        # The token that the leaf still has is nobody's: nothing in the vault leads to it.
+        assert await found(records, resource="invoices/7") == [his]
+        store = records.vault.store
+        (row,) = [row for row, _ in store.items("named")]
+        assert row.startswith(records.vault.lookup("invoices/7", "resource"))
+        assert len(list(store.items("names_of"))) == 1
+
+
+async def test_a_resource_of_very_many_is_found_with_the_subject(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "MAX_NAMINGS", 4)
+    async with tenant(tmp_path) as records:
+        people = [f"user{number}@example.com" for number in range(5)]
+        sent = [
+            signed(access(who, personal={"actor": "eve", "resource": "list"}), seq)
+            for seq, who in enumerate(people, 1)
+        ]
+        recorded = indices(await records.accept(sent))
+        with pytest.raises(InvalidRequest, match="give the subject") as refused:
+            await search(records, EVE, Query(resource="list"))
+        assert refused.value.field == "resource"
+        assert await found(records, resource="list", subject=people[3]) == [recorded[3]]
 
 
 async def _erase(records: Records, subject: str, erasure: Erasure) -> None:
@@ -343,6 +374,7 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
         "a table less",
         "a record less",
         "subjects less",
+        "a kind less",
         "removed",
     ],
 )
@@ -364,8 +396,9 @@ async def test_an_index_that_is_not_the_logs_is_made_anew(tmp_path: Path, harm: 
             "other version": "PRAGMA user_version = 9",
             "no rows": "DELETE FROM covers",
             "a table less": "DROP TABLE covers",
-            "a record less": "DELETE FROM records WHERE type = 'request.received'",
+            "a record less": "DELETE FROM records WHERE request_id = 'R-1'",
             "subjects less": "DELETE FROM subjects",
+            "a kind less": "DELETE FROM kinds WHERE type = 'request.received'",
         }[harm]
         with sqlite3.connect(path) as database:
             if not harm.endswith("less"):

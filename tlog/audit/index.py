@@ -4,15 +4,17 @@ Derived from the leaves alone, so there is nothing personal in it and no key, an
 erasure as the log does: the tokens that are left in it belong to nobody whom one could name. Lost
 or damaged, it is made anew. In `DIR/index/records.db`:
 
-    records     index of the entry, time (of the event, microseconds), public claims, tokens of
-                actor and resource
+    records     index of the entry, time (of the event, microseconds), kind, public claims, tokens
+                of actor and resource
+    kinds       type, producer and outcome: what few records differ in
     subjects    token, time, index: an event may have many
     covers      of which log, how many of its entries, the root hash of the tree of so many, and
                 how many rows that made
 
 Results stand by the time of the event, then by index, and each column has an index in that order:
 a page costs what it holds, wherever it begins. Of several conditions the rarest leads, the others
-only filter.
+only filter. What no record is together, of a type and with an outcome, is no kind, and found at
+once to be nowhere.
 """
 
 from __future__ import annotations
@@ -38,38 +40,52 @@ from tlog.merkle import TILE_WIDTH, split_bundle
 
 DIRECTORY: Final = "index"
 _FILE: Final = "records.db"
-_VERSION: Final = 1
+_VERSION: Final = 2
 SECONDS: Final = 5.0
 """What one query may take."""
 # Beyond so many, one condition is as good to begin with as another.
 _ENOUGH: Final = 20_000
+# So few records are put in order at once.
+_FEW: Final = 1000
+# So many kinds lead; if there are more, they only filter.
+_RUNS: Final = 500
 # Steps of SQLite's machine between two looks at the clock.
 _STEPS: Final = 10_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-COLUMNS: Final = (
-    "type",
-    "producer",
-    "request_id",
-    "outcome",
-    "resource_type",
-    "actor",
-    "resource",
-)
 SUBJECT: Final = "subject"
-"""What can be asked for besides the columns."""
+_KIND: Final = ("type", "producer", "outcome")
+_ALSO: Final = ("request_id", "resource_type", "actor", "resource")
+"""What can be asked for, all together."""
 
 _SCHEMA: Final = f"""
-CREATE TABLE covers (origin TEXT, size INTEGER, root BLOB, records INTEGER, subjects INTEGER);
-CREATE TABLE records (idx INTEGER PRIMARY KEY, at INTEGER NOT NULL, {", ".join(COLUMNS)});
+CREATE TABLE covers
+    (origin TEXT, size INTEGER, root BLOB, records INTEGER, subjects INTEGER, kinds INTEGER);
+CREATE TABLE kinds
+    (kind INTEGER PRIMARY KEY, {" TEXT NOT NULL, ".join(_KIND)}, UNIQUE ({", ".join(_KIND)}));
+CREATE TABLE records (idx INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind INTEGER NOT NULL,
+    {", ".join(_ALSO)});
 CREATE TABLE subjects (token TEXT, at INTEGER, idx INTEGER, PRIMARY KEY (token, at, idx))
     WITHOUT ROWID;
-CREATE INDEX by_time ON records (at);
-{"".join(f"CREATE INDEX by_{c} ON records ({c}, at) WHERE {c} IS NOT NULL;" for c in COLUMNS)}
+CREATE INDEX by_time ON records (at, idx, kind);
+CREATE INDEX by_kind ON records (kind, at, idx);
+{"".join(f"CREATE INDEX by_{c} ON records ({c}, at, idx, kind) WHERE {c} NOTNULL;" for c in _ALSO)}
 PRAGMA user_version = {_VERSION};
 """
-_CLAIMS: Final = ("type", "producer_id", "request_id", "outcome", "resource_type")
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+_INSERT_KIND: Final = "INSERT OR IGNORE INTO kinds (type, producer, outcome) VALUES (?, ?, ?)"
+_INSERT_RECORD: Final = (
+    "INSERT INTO records VALUES (?, ?, "  # noqa: S608
+    "(SELECT kind FROM kinds WHERE type = ? AND producer = ? AND outcome = ?), "
+    f"{_marks(_ALSO)})"
+)
+_INSERT_SUBJECT: Final = "INSERT OR IGNORE INTO subjects VALUES (?, ?, ?)"
 
 Place = tuple[int, int]
 """Of a record among the results: its time in microseconds, its index."""
@@ -120,7 +136,7 @@ class Index:
             self._writer = self._connect()
             if self._version() == 0:
                 self._writer.executescript(_SCHEMA)
-                self._writer.execute("INSERT INTO covers VALUES ('', 0, x'', 0, 0)")
+                self._writer.execute("INSERT INTO covers VALUES ('', 0, x'', 0, 0, 0)")
                 self._writer.commit()
             elif self._version() != _VERSION:
                 raise IndexDamaged(f"{self._path} is of version {self._version()}")
@@ -170,21 +186,24 @@ class Index:
         """
         if begin != self.size:
             raise IndexDamaged(f"{self._path} has {self.size} entries, not {begin}")
-        records, subjects = [], []
+        records: list[tuple[Any, ...]] = []
+        subjects: list[tuple[str, int, int]] = []
+        kinds: set[tuple[str, ...]] = set()
         for index, entry in enumerate(entries, begin):
             with contextlib.suppress(EventRefused, LookupError, ValueError):
-                row, tokens = _read(entry, index)
-                records.append(row)
-                subjects += [(token, row[1], index) for token in tokens]
+                at, kind, columns, tokens = _read(entry)
+                records.append((index, at, *kind, *columns))
+                subjects += [(token, at, index) for token in tokens]
+                kinds.add(kind)
         size = begin + len(entries)
-        marks = ", ".join("?" * (2 + len(COLUMNS)))
         with self._errors(), self._writer as writer:
-            writer.executemany(f"INSERT INTO records VALUES ({marks})", records)  # noqa: S608
-            named = writer.executemany("INSERT OR IGNORE INTO subjects VALUES (?, ?, ?)", subjects)
+            new = writer.executemany(_INSERT_KIND, kinds).rowcount
+            writer.executemany(_INSERT_RECORD, records)
+            named = writer.executemany(_INSERT_SUBJECT, subjects).rowcount
             writer.execute(
                 "UPDATE covers SET origin = ?, size = ?, root = ?, records = records + ?, "
-                "subjects = subjects + ?",
-                (origin, size, root, len(records), max(named.rowcount, 0)),
+                "subjects = subjects + ?, kinds = kinds + ?",
+                (origin, size, root, len(records), max(named, 0), max(new, 0)),
             )
         self.origin, self.size, self.root = origin, size, root
 
@@ -196,12 +215,13 @@ class Index:
         """
         with self._errors():
             counted = self._writer.execute(
-                "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM subjects)"
+                "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM subjects), "
+                "(SELECT count(*) FROM kinds)"
             ).fetchone()
-            known = self._writer.execute("SELECT records, subjects FROM covers").fetchone()
+            known = self._writer.execute("SELECT records, subjects, kinds FROM covers").fetchone()
         if counted != known:
             raise IndexDamaged(
-                f"{self._path} has {counted} rows of records and subjects, not {known}"
+                f"{self._path} has {counted} rows of records, subjects and kinds, not {known}"
             )
 
     def find(self, wanted: Wanted) -> list[Place]:
@@ -214,51 +234,76 @@ class Index:
         deadline = time.monotonic() + SECONDS
         with self._errors():
             self._reader.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
-            leading = min(wanted.values, key=lambda name: self._rarity(name, wanted), default="")
-            if not leading:
-                return list(self._select(wanted, "", None))
+            conditions = self._conditions(wanted)
+            if not all(conditions.values()):
+                return []
+            rarity = {
+                name: self._rarity(name, values)
+                for name, values in conditions.items()
+                if name != "kind" or len(values) <= _RUNS
+            }
+            leading = min(rarity, key=lambda name: rarity[name], default="")
+            if not leading or rarity[leading] <= _FEW:
+                return list(self._select(wanted, conditions, leading))
             # The values of one name are runs in the order that is wanted: merged, they are, too.
-            runs = [self._select(wanted, leading, value) for value in wanted.values[leading]]
+            runs = [
+                self._select(wanted, {**conditions, leading: [value]}, leading)
+                for value in conditions[leading]
+            ]
             merged = heapq.merge(*runs, reverse=wanted.newest_first)
-            return list(islice(dict.fromkeys(merged), wanted.limit))
+            return list(islice(merged, wanted.limit))
 
-    def _rarity(self, name: str, wanted: Wanted) -> int:
-        table = "subjects WHERE token = ?" if name == SUBJECT else f"records WHERE {name} = ?"
-        return sum(
-            self._reader.execute(
-                f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {_ENOUGH})",  # noqa: S608
-                (value,),
-            ).fetchone()[0]
-            for value in wanted.values[name]
-        )
+    def _conditions(self, wanted: Wanted) -> dict[str, Sequence[str | int]]:
+        """What is wanted of each column, or of subjects; kinds last."""
+        asked = {name: wanted.values[name] for name in _KIND if name in wanted.values}
+        conditions: dict[str, Sequence[str | int]] = {
+            name: values for name, values in wanted.values.items() if name not in asked
+        }
+        if asked:
+            where = " AND ".join(f"{name} IN ({_marks(v)})" for name, v in asked.items())
+            found = self._reader.execute(
+                f"SELECT kind FROM kinds WHERE {where}",  # noqa: S608
+                [value for values in asked.values() for value in values],
+            )
+            conditions["kind"] = [kind for (kind,) in found]
+        return conditions
 
-    def _select(self, wanted: Wanted, leading: str, value: str | None) -> Iterator[Place]:
-        """The places that have the value, in order, as far as they may be on the page."""
+    def _rarity(self, name: str, values: Sequence[str | int]) -> int:
+        table, column = ("subjects", "token") if name == SUBJECT else ("records", name)
+        count: int = self._reader.execute(
+            "SELECT count(*) FROM (SELECT 1 "  # noqa: S608
+            f"FROM {table} WHERE {column} IN ({_marks(values)}) LIMIT {_ENOUGH})",
+            values,
+        ).fetchone()[0]
+        return count
+
+    def _select(
+        self, wanted: Wanted, values: Mapping[str, Sequence[str | int]], leading: str
+    ) -> Iterator[Place]:
+        """The places that have of each name one of the values, in order, as many as on the page."""
         conditions: list[str] = []
-        given: list[Any] = []
+        given: list[Any] = [*values.get(leading, ())]
         if leading == SUBJECT:
             source, at, idx = (
                 "subjects AS s CROSS JOIN records AS r ON r.idx = s.idx",
                 "s.at",
                 "s.idx",
             )
-            conditions.append("s.token = ?")
+            conditions.append(f"s.token IN ({_marks(given)})")
         else:
             source = f"records AS r INDEXED BY by_{leading or 'time'}"
             at, idx = "r.at", "r.idx"
             if leading:
-                conditions.append(f"r.{leading} = ?")
-        if leading:
-            given.append(value)
-        for name, values in wanted.values.items():
+                conditions.append(f"r.{leading} IN ({_marks(given)})")
+        for name, others in values.items():
             if name != leading:
-                marks = ", ".join("?" * len(values))
+                marks = _marks(others)
                 about = (
                     "EXISTS (SELECT 1 FROM subjects AS o "  # noqa: S608
                     f"WHERE o.token IN ({marks}) AND o.at = r.at AND o.idx = r.idx)"
                 )
                 conditions.append(about if name == SUBJECT else f"r.{name} IN ({marks})")
-                given += values
+                given += others
         for sign, bound in ((">=", wanted.since), ("<", wanted.until)):
             if bound is not None:
                 conditions.append(f"{at} {sign} ?")
@@ -327,8 +372,8 @@ def microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def _read(entry: bytes, index: int) -> tuple[tuple[Any, ...], list[str]]:
-    """A record's row, and the tokens of its subjects.
+def _read(entry: bytes) -> tuple[int, tuple[str, ...], tuple[Any, ...], list[str]]:
+    """A record's time, what makes its kind, its columns, and the tokens of its subjects.
 
     Neither its signature nor its form is checked again: the log takes nothing in without.
     """
@@ -336,6 +381,9 @@ def _read(entry: bytes, index: int) -> tuple[tuple[Any, ...], list[str]]:
     payload = json.loads(decode_base64url(leaf.jws.split(".")[1], field="payload"))
     at = microseconds(parse_time(payload["occurred_at"], field="occurred_at"))
     tokens = {token.field: token.value for token in leaf.tokens}
-    named = tokens.get("actor"), tokens.get("resource")
-    subjects = [token.value for token in leaf.tokens if token.field == SUBJECT]
-    return (index, at, *[payload.get(name) for name in _CLAIMS], *named), subjects
+    kind = payload["type"], payload["producer_id"], payload.get("outcome", "")
+    columns = (
+        *(payload.get("request_id"), payload.get("resource_type")),
+        *(tokens.get("actor"), tokens.get("resource")),
+    )
+    return at, kind, columns, [token.value for token in leaf.tokens if token.field == SUBJECT]

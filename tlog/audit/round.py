@@ -263,6 +263,7 @@ class Round:
             # A resource may name the subject, and an actor be one: such a token dies with them.
             if erasable and keys and (name == "resource" or identifier in identifiers):
                 tokens.append(self._token(joint_secret(keys), kind, name, identifier))
+                self.sealing.name(name, identifier, keys)
             else:
                 tokens.append(self._token(tenant, TokenClass.EVIDENCE, name, identifier))
         return tokens

@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final
 
 from tlog.audit.catalogue import TokenClass
@@ -25,7 +26,7 @@ from tlog.audit.records import Records
 from tlog.audit.stored import StoredRecord
 from tlog.audit.times import format_time
 from tlog.audit.tokens import canonical, make_token
-from tlog.audit.vault import SubjectKey, Vault, joint_secret
+from tlog.audit.vault import SubjectKey, Vault
 from tlog.log import InvalidRequest, Unavailable
 
 DEFAULT_PAGE: Final = 25
@@ -38,6 +39,8 @@ MAX_PAGE_BYTES: Final = 16 << 20
 MAX_TEXT: Final = 1024
 """Characters of a name, or of a public claim, that is asked for."""
 MAX_TYPES: Final = 64
+MAX_NAMINGS: Final = 128
+"""Of how many subjects, or groups of them, an actor or a resource is searched for."""
 PATIENCE: Final = 10.0
 """Seconds for the index to have what the log had when the search came in."""
 _ALL: Final = 4096
@@ -52,8 +55,7 @@ class Query:
     Attributes:
         subject: about whom; after an erasure, those are found whose tokens outlive it.
         actor: by whom.
-        resource: on what. In events of an erasable class, what is about somebody can only be found
-            with the subject: their token is made with the subject's key.
+        resource: on what.
         resource_type: on what kind of thing.
         types: one of these types.
         request_id: of which request.
@@ -134,7 +136,8 @@ async def search(
         patience: seconds to wait for the index.
 
     Raises:
-        InvalidRequest: the limit, or a cursor that is none of this query's order.
+        InvalidRequest: the limit, a cursor that is none of this query's order, or a resource of
+            too many people.
         Unavailable: there is no index, or it is being made anew, or asked too much of.
         EventRefused, LogError: the reading cannot be recorded.
         VaultDamaged, StoreError: what is stored cannot be read.
@@ -176,6 +179,7 @@ async def find(
         Their places, and the entries of the log that were searched.
 
     Raises:
+        InvalidRequest: a resource of too many people.
         Unavailable: as `search`.
     """
     if (index := records.index) is None:
@@ -259,24 +263,32 @@ def _values(vault: Vault, query: Query) -> dict[str, Sequence[str]]:
     if query.subject:
         name = canonical(query.subject)
         subject = vault.find_subject(name)
-        values[SUBJECT] = _tokens(vault, SUBJECT, name, [subject])
-    if query.actor:
-        name = canonical(query.actor)
-        # Who is the subject too has a token that goes with it.
-        values["actor"] = _tokens(vault, "actor", name, [subject, vault.find_subject(name)])
-    if query.resource:
-        values["resource"] = _tokens(vault, "resource", canonical(query.resource), [subject])
+        values[SUBJECT] = _tokens(vault, SUBJECT, name, [] if subject is None else [subject.secret])
+    for field in ("actor", "resource"):
+        if value := getattr(query, field):
+            name, secrets = canonical(value), []
+            if subject is not None or not query.subject:
+                secrets = _namings(vault, field, name, subject)
+            values[field] = _tokens(vault, field, name, secrets)
     return values
 
 
-def _tokens(
-    vault: Vault, field: str, identifier: str, keys: Iterable[SubjectKey | None]
-) -> list[str]:
+def _namings(vault: Vault, field: str, name: str, subject: SubjectKey | None) -> list[bytes]:
+    """What makes the erasable tokens of an actor or a resource."""
+    found = list(islice(vault.namings(field, name, subject), MAX_NAMINGS + 1))
+    if len(found) > MAX_NAMINGS:
+        raise InvalidRequest(
+            f"it is named in what was done to over {MAX_NAMINGS} people: give the subject too",
+            field=field,
+        )
+    return found
+
+
+def _tokens(vault: Vault, field: str, identifier: str, erasable: Sequence[bytes]) -> list[str]:
     """The tokens of an identifier, of both classes, in each epoch that has a key."""
-    erasable = {joint_secret([key]) for key in keys if key is not None}
     found = []
     for epoch in vault.epochs():
-        secrets = [(TokenClass.ERASABLE, secret) for secret in sorted(erasable)]
+        secrets = [(TokenClass.ERASABLE, secret) for secret in erasable]
         if (tenant := vault.find_epoch(epoch)) is not None:
             secrets.append((TokenClass.EVIDENCE, tenant))
         for kind, secret in secrets:

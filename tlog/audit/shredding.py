@@ -10,7 +10,16 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tlog.audit.obligations import erased_in
-from tlog.audit.vault import KEY_ID_SIZE, Erasure, Vault, gone_key, join_part, split_part
+from tlog.audit.vault import (
+    KEY_ID_SIZE,
+    LOOKUP_SIZE,
+    Erasure,
+    Vault,
+    gone_key,
+    join_part,
+    split_ids,
+    split_part,
+)
 from tlog.store.sealed import Put
 
 _LAST = b"\xff" * 32
@@ -87,10 +96,19 @@ class Shredding:
             [self.vault.lookup(identifier)] if identifier is not None else self._lookups(key_ids)
         )
         for lookup in lookups:
-            self.puts.append(("subjects", lookup, None))
-            # What is to be compacted stands in the store until it is: it must not tell of whom.
-            first, last = self.ranges.get("subjects", (lookup[:1], lookup[:1] + _LAST))
-            self.ranges["subjects"] = min(first, lookup[:1]), max(last, lookup[:1] + _LAST)
+            self._remove("subjects", lookup)
+        for key_id in key_ids:
+            for row in self.vault.names_of(key_id):
+                self._remove("named", row)
+                for each in split_ids(row[LOOKUP_SIZE:]):
+                    self._remove("names_of", each + row)
+
+    def _remove(self, family: str, key: bytes) -> None:
+        """Delete a key that tells of a name to whoever guesses it and has the directory's key."""
+        self.puts.append((family, key, None))
+        # What is to be compacted stands in the store until it is: it must not tell of whom.
+        first, last = self.ranges.get(family, (key[:1], key[:1] + _LAST))
+        self.ranges[family] = min(first, key[:1]), max(last, key[:1] + _LAST)
 
     def _lookups(self, key_ids: Collection[bytes]) -> Iterator[bytes]:
         wanted = set(key_ids)

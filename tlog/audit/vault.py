@@ -12,6 +12,9 @@ In a store of its own (`store.sealed`), in these families:
     parts       event id, leaf hash, part u8        key ids, nonce, sealed disclosures | key ids
                                                     | no key ids, index u64: expired
     by_subject  key id, key of a part               empty
+    named       HMAC(directory key, field, name),   empty: an actor or a resource of that name has
+                    key ids                         tokens that these keys make together
+    names_of    key id, HMAC, key ids               empty: the same, by each of the keys
     pending     event id, leaf hash                 empty: its parts have no leaf yet, maybe
     events      event id                            for each content: index u64, SHA-256
 
@@ -42,9 +45,22 @@ from tlog.audit.event import Event
 from tlog.audit.sdjwt import Disclosure
 from tlog.store.sealed import Put, SealedStore
 
-FAMILIES: Final = ("subjects", "keys", "epochs", "parts", "by_subject", "events", "pending")
+FAMILIES: Final = (
+    *(
+        "subjects",
+        "keys",
+        "epochs",
+        "parts",
+        "by_subject",
+        "named",
+        "names_of",
+        "events",
+        "pending",
+    ),
+)
 KEY_SIZE: Final = 32
 KEY_ID_SIZE: Final = 16
+LOOKUP_SIZE: Final = 32
 _NONCE: Final = 12
 _DIRECTORY: Final = b"directory"
 _LIVE, _GONE = b"\x01", b"\x00"
@@ -192,10 +208,32 @@ class Vault:
         self._epochs[epoch] = self.unwrap(wrapped, epoch.encode())
         return self._epochs[epoch]
 
-    def lookup(self, identifier: str) -> bytes:
-        """Under what the directory has a subject."""
-        message = b"tlog/directory/v1\0" + identifier.encode("utf-8", "surrogatepass")
-        return hmac.digest(self._directory, message, "sha256")
+    def lookup(self, identifier: str, field: str = "") -> bytes:
+        """Under what the directory has a subject, or the name in another field."""
+        what = f"tlog/directory/v1\0{field and field + chr(0)}{identifier}"
+        return hmac.digest(self._directory, what.encode("utf-8", "surrogatepass"), "sha256")
+
+    def namings(
+        self, field: str, identifier: str, subject: SubjectKey | None = None
+    ) -> Iterator[bytes]:
+        """Joint secrets that make the erasable tokens of an actor or a resource.
+
+        Args:
+            field: which of the two.
+            identifier: its name, in canonical form.
+            subject: only where this key has a part in it.
+        """
+        family, prefix = "named", self.lookup(identifier, field)
+        if subject is not None:
+            family, prefix = "names_of", subject.key_id + prefix
+        for row, _ in self.store.items(family, prefix):
+            keys = [self.live_key(key_id) for key_id in split_ids(row[len(prefix) :])]
+            if None not in keys:
+                yield b"".join(key for key in keys if key is not None)
+
+    def names_of(self, key_id: bytes) -> Iterator[bytes]:
+        """The rows of `named` in which a key has a part."""
+        return (row[KEY_ID_SIZE:] for row, _ in self.store.items("names_of", key_id))
 
     def _keep(self, subjects: Mapping[str, SubjectKey]) -> None:
         if len(self._subjects) + len(subjects) > _CACHED:
@@ -302,6 +340,13 @@ class Sealing:
             self.puts.append(("epochs", name, self.vault.wrap(found, name)))
         return found
 
+    def name(self, field: str, identifier: str, keys: Sequence[SubjectKey]) -> None:
+        """Put down that an actor or a resource has tokens that these keys make together."""
+        ids = sorted({key.key_id for key in keys})
+        row = self.vault.lookup(identifier, field) + b"".join(ids)
+        self.puts.append(("named", row, b""))
+        self.puts.extend([("names_of", key_id + row, b"") for key_id in ids])
+
     def seal(self, event: Event, leaf_hash: bytes, keys: Sequence[SubjectKey]) -> None:
         """Seal the disclosures of an event, given the key of each subject, in order."""
         everybody = sorted(set(keys), key=lambda key: key.key_id) or [self.subject(NOBODY)]
@@ -345,7 +390,12 @@ def join_part(key_ids: Sequence[bytes], sealed: bytes) -> bytes:
 def split_part(row: bytes) -> tuple[list[bytes], bytes]:
     """The key ids of a stored part, and what is sealed: nothing, once erased."""
     end = 1 + row[0] * KEY_ID_SIZE
-    return [row[at : at + KEY_ID_SIZE] for at in range(1, end, KEY_ID_SIZE)], row[end:]
+    return split_ids(row[1:end]), row[end:]
+
+
+def split_ids(ids: bytes) -> list[bytes]:
+    """Key ids that stand one after the other."""
+    return [ids[at : at + KEY_ID_SIZE] for at in range(0, len(ids), KEY_ID_SIZE)]
 
 
 def joint_secret(keys: Sequence[SubjectKey]) -> bytes:

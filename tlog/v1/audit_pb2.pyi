@@ -204,8 +204,8 @@ class SearchRequest(_message.Message):
     actor: _builtins.str
     """Records of what this actor did."""
     resource: _builtins.str
-    """Records of what was done to this resource. Where the type of an event is of the erasable class,
-    the token is keyed by the subject: such records are found together with the subject only.
+    """Records of what was done to this resource. If that was done to very many subjects' it is
+    refused: give the subject too.
     """
     resource_type: _builtins.str
     """Records of what was done to resources of this type."""

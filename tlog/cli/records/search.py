@@ -70,8 +70,7 @@ async def search(
     under each subject whose data it shows.
 
     After an erasure, --subject finds records of requests, which must be kept, but not those of
-    accesses and the like: their pseudonyms go with the subject's key. For the same reason
-    --resource finds these only where --subject is given too.
+    accesses and the like: their pseudonyms go with the subject's key.
 
     With --json, the last object has the cursor of the next page, and no record.
 
@@ -99,5 +98,3 @@ async def search(
     more = f". More: --cursor {cursor}, or --all" if cursor else ""
     noun = "record" if count == 1 else "records"
     out.hint(f"{count} {noun}, of {page.complete_to} entries of the log{more}")
-    if what["resource"] and not what["subject"]:
-        out.hint("Accesses and the like are found by --resource only with their --subject.")
