@@ -37,6 +37,7 @@ def parse_time(text: str, *, field: str) -> datetime:
         raise EventRefused(f"no such time: {error}", field=field) from None
 
 
+@lru_cache(maxsize=64)  # what comes in together has one time of receipt
 def format_time(time: datetime) -> str:
     """The one spelling that we write: UTC, microseconds, `Z`."""
     return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -8,7 +8,6 @@ Epochs bound what the equality of tokens tells: two tokens of two quarters have 
 
 from __future__ import annotations
 
-import hmac
 import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +15,7 @@ from typing import Any
 
 from tlog.audit.catalogue import TokenClass
 from tlog.audit.codec import encode_base64url
+from tlog.audit.mac import hmac_sha256
 
 FIELDS = ("subject", "actor", "resource")
 
@@ -62,5 +62,5 @@ def make_token(
 ) -> Token:
     """The token of an identifier that is in canonical form."""
     message = f"tlog/token/v1\0{field}\0{epoch}\0{identifier}".encode("utf-8", "surrogatepass")
-    value = encode_base64url(hmac.digest(key, message, "sha256"))
+    value = encode_base64url(hmac_sha256(key, message))
     return Token(token_class, epoch, field, value)

@@ -27,7 +27,6 @@ to no key; the digests in the leaf do, and they are checked on every open.
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +41,7 @@ from tlog.audit import sdjwt
 from tlog.audit.codec import dump_json, load_json
 from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.event import Event
+from tlog.audit.mac import hmac_sha256
 from tlog.audit.sdjwt import Disclosure
 from tlog.store.sealed import Put, SealedStore
 
@@ -211,7 +211,7 @@ class Vault:
     def lookup(self, identifier: str, field: str = "") -> bytes:
         """Under what the directory has a subject, or the name in another field."""
         what = f"tlog/directory/v1\0{field and field + chr(0)}{identifier}"
-        return hmac.digest(self._directory, what.encode("utf-8", "surrogatepass"), "sha256")
+        return hmac_sha256(self._directory, what.encode("utf-8", "surrogatepass"))
 
     def namings(
         self, field: str, identifier: str, subject: SubjectKey | None = None
@@ -405,4 +405,4 @@ def joint_secret(keys: Sequence[SubjectKey]) -> bytes:
 
 def _part_secret(secret: bytes, key: bytes) -> bytes:
     """HKDF-Expand (RFC 5869, section 2.3) of one block: the keys are uniform already."""
-    return hmac.digest(secret, b"tlog/part/v1\0" + key + b"\x01", "sha256")
+    return hmac_sha256(secret, b"tlog/part/v1\0" + key + b"\x01")

@@ -63,6 +63,7 @@ def queries(now: datetime) -> dict[str, Callable[[random.Random], Query]]:
         "actor": lambda dice: Query(actor=f"agent{dice.randrange(ACTORS)}"),
         "type": lambda dice: Query(types=(dice.choice(("access.read", "request.received")),)),
         "request": lambda dice: Query(request_id=f"R-{dice.randrange(PEOPLE)}"),
+        "resource": lambda dice: Query(resource=f"{dice.choice(KINDS)}/{dice.randrange(PEOPLE)}"),
         "resource of a subject": lambda dice: Query(
             subject=f"user{dice.randrange(PEOPLE)}@example.com", resource=f"{dice.choice(KINDS)}/1"
         ),
@@ -72,6 +73,12 @@ def queries(now: datetime) -> dict[str, Callable[[random.Random], Query]]:
         "time": lambda dice: Query(since=(at := past(dice)), until=at + timedelta(minutes=5)),
         "actor, outcome and time": lambda dice: Query(
             actor=f"agent{dice.randrange(ACTORS)}", outcome="denied", since=past(dice)
+        ),
+        "type and outcome, never together": lambda dice: Query(
+            types=("request.received",), outcome=dice.choice(OUTCOMES)
+        ),
+        "type and resource type, never together": lambda dice: Query(
+            types=("request.received",), resource_type=dice.choice(KINDS)
         ),
         "nothing but the newest": lambda _: Query(newest_first=True),
     }
