@@ -483,3 +483,17 @@ async def test_without_an_index_it_says_so(tmp_path: Path) -> None:
         with pytest.raises(Unavailable, match="tlog reindex"):
             await find(records, Query(), limit=1)
         records.index = kept
+
+
+async def test_it_ends_whenever_it_is_ended(tmp_path: Path) -> None:
+    create(tmp_path)
+    for turns in range(6):
+        async with asyncio.timeout(10):
+            async with opened(tmp_path) as records:
+                assert records.index is not None
+                await asyncio.sleep(0.001)
+                # Somebody hurried it before there was more.
+                records.index._hurry.set()
+                records.grew.set()
+                for _ in range(turns):
+                    await asyncio.sleep(0)

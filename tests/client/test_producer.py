@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,16 @@ class Taker:
 
 RECEIVED: dict[str, Any] = {"request_id": "R-1", "request_type": "delete", "channel": "webform"}
 READ: dict[str, Any] = {"purpose": "support"}
+EAST = timezone(timedelta(hours=10))
+
+
+class Vague(tzinfo):
+    """A time zone that does not know its offset: such a datetime is a naive one."""
+
+    def utcoffset(self, dt: datetime | None) -> None:
+        return None
+
+    dst = tzname = utcoffset
 
 
 def disclosed(part: Any) -> dict[str, Any]:
@@ -142,6 +152,13 @@ def test_decoys_for_all_that_it_records(tmp_path: Path, taker: Taker) -> None:
         ("access.read", READ | {"details": object()}, ""),
         ("access.read", READ | {"details": float("nan")}, ""),
         ("access.read", READ | {"occurred_at": datetime(2026, 1, 1)}, "occurred_at"),
+        (
+            "access.read",
+            READ | {"occurred_at": datetime(2026, 1, 1, tzinfo=Vague())},
+            "occurred_at",
+        ),
+        ("access.read", READ | {"occurred_at": datetime(1, 1, 1, tzinfo=EAST)}, "occurred_at"),
+        ("access.read", READ | {"occurred_at": "2026-01-01T00:00:00Z"}, "occurred_at"),
         ("access.read", READ | {"event_id": "7"}, "event_id"),
         ("access.read", READ | {"subject": {"name": "Alice"}}, "subjects[0].id"),
         ("access.read", READ | {"details": "x" * 70_000}, "disclosures[0]"),
@@ -151,9 +168,11 @@ def test_refused_at_the_call_and_no_number_is_missing(
     tmp_path: Path, taker: Taker, type_name: str, claims: dict[str, Any], field: str
 ) -> None:
     with producer(taker, tmp_path) as shop:
+        before = [file.read_bytes() for file in sorted((tmp_path / "spool").iterdir())]
         with pytest.raises(EventRefused) as refused:
             shop.record(type_name, **claims)
         assert refused.value.field == field
+        assert [file.read_bytes() for file in sorted((tmp_path / "spool").iterdir())] == before
         assert shop.record("access.read", **READ).seq == 1
 
 

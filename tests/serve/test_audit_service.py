@@ -14,8 +14,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.audit.bad_input import BAD, acquaint, everything
 from tests.audit.producer import PAYLOAD, SHOP, access, received, signed, signer_of
-from tests.audit.tenant import tenant
+from tests.audit.tenant import NOW, tenant
 from tests.serve.test_log_service import details_of
 from tlog.audit import records as records_module
 from tlog.audit.jws import sign_jws
@@ -30,11 +31,13 @@ Code = grpc.StatusCode
 
 
 @contextlib.asynccontextmanager
-async def served(directory: Path) -> AsyncIterator[tuple[Any, grpc.aio.Channel, Records]]:
+async def served(
+    directory: Path, **settings: Any
+) -> AsyncIterator[tuple[Any, grpc.aio.Channel, Records]]:
     """A records log `records`, whose entries 0 and 1 are its producers, and a log `plain`."""
     create_log(directory / "plain", LogConfig(origin="example.com/plain", name="plain"))
     async with (
-        tenant(directory) as records,
+        tenant(directory, **settings) as records,
         Log.opened(directory / "plain") as plain,
         grpc_server(
             Logs([records.log, plain]), "127.0.0.1:0", records={"records": records}
@@ -82,6 +85,19 @@ async def test_each_event_is_answered_for_in_its_place(tmp_path: Path) -> None:
         assert long["reason"] == f"event: an SD-JWT of over {MAX_SD_JWT_SIZE} characters"
         assert len(await record(stub, *[""] * 4096)) == 4096
         assert records.log.sequencer.edge.size == 7
+
+
+async def test_bad_input_is_refused_with_the_reason_and_nothing_stored(tmp_path: Path) -> None:
+    async with served(tmp_path, clock=lambda: NOW) as (stub, _, records):
+        size = await acquaint(records)
+        before, refused = await everything(records, tmp_path)
+        outcomes = await record(stub, *[bad.make(1) for bad in BAD])
+        for outcome, bad in zip(outcomes, BAD, strict=True):
+            assert (bad.what, outcome["field"]) == (bad.what, bad.field)
+            assert bad.says in outcome["reason"], bad.what
+        assert await everything(records, tmp_path) == (before, refused + len(BAD))
+        assert await record(stub, signed(access(occurred_at=NOW), 1)) == [{"index": size}]
+        assert records.log.sequencer.edge.size == size + 1
 
 
 async def test_what_cannot_be_said_in_utf_8_is_refused_and_said(tmp_path: Path) -> None:

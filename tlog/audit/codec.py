@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Sequence
+from math import isinf
 from typing import Any, NoReturn
 
 from tlog.audit.errors import EventRefused
@@ -82,6 +83,15 @@ def _no_constant(name: str) -> NoReturn:
     raise EventRefused(f"{name} is no number of JSON")
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+def _finite(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise EventRefused(f"{text:.40} is too large a number")
+    return number
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+)
 # Without `decode`, which looks for space with two regular expressions.
 _scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]

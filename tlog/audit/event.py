@@ -118,9 +118,6 @@ def sign_event(draft: Draft, signer: Signer, *, tenant: str, seq: int, catalogue
         EventRefused: the field that is wrong.
     """
     sdjwt.check_decoys(draft.decoys)
-    occurred_at = draft.occurred_at or datetime.now().astimezone()
-    if occurred_at.tzinfo is None:
-        raise EventRefused("a time without a time zone", field="occurred_at")
     version = draft.schema_version
     if version is None:
         version = catalogue.newest_of(draft.type).version
@@ -133,7 +130,7 @@ def sign_event(draft: Draft, signer: Signer, *, tenant: str, seq: int, catalogue
         "tenant": tenant,
         "producer_id": signer.vkey.name,
         "producer_seq": seq,
-        "occurred_at": format_time(occurred_at),
+        "occurred_at": _written(draft.occurred_at or datetime.now().astimezone()),
     }
     try:
         shared = _disclosed(draft.personal, "")
@@ -157,6 +154,18 @@ def _disclosed(claims: Mapping[str, Any], where: str) -> list[Disclosure]:
         sdjwt.disclose(name, marked(value, field=f"{where}{name}"))
         for name, value in claims.items()
     ]
+
+
+def _written(occurred_at: datetime) -> str:
+    # A time zone may have no offset to give; then, too, it would be taken as that of this machine.
+    if not isinstance(occurred_at, datetime) or occurred_at.utcoffset() is None:
+        raise EventRefused(
+            "a datetime with a time zone, like datetime.now(timezone.utc)", field="occurred_at"
+        )
+    try:
+        return format_time(occurred_at)
+    except OverflowError as error:
+        raise EventRefused(f"no such time in UTC: {error}", field="occurred_at") from None
 
 
 def open_event(sd_jwt: str, key: VerifierKey, *, tenant: str, catalogue: Catalogue) -> Event:

@@ -89,8 +89,10 @@ class Indexer:
                     await self._make_anew()
                 elif self.size == self._log.sequencer.edge.size:
                     await self._grew.wait()
+                    # Not `wait_for`: it may swallow a cancellation (before Python 3.12).
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._hurry.wait(), LINGER)
+                        async with asyncio.timeout(LINGER):
+                            await self._hurry.wait()
                     self._hurry.clear()
                     continue
                 await self._take_in()
