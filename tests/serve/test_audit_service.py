@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -24,6 +26,7 @@ from tlog.audit.records import Records
 from tlog.audit.sdjwt import MAX_SD_JWT_SIZE, join
 from tlog.log import Log, LogConfig, create_log
 from tlog.serve import Logs, grpc_server
+from tlog.serve.http import http_server
 from tlog.v1 import audit_pb2 as pb
 from tlog.v1 import audit_pb2_grpc, log_pb2, log_pb2_grpc
 
@@ -98,6 +101,34 @@ async def test_bad_input_is_refused_with_the_reason_and_nothing_stored(tmp_path:
         assert await everything(records, tmp_path) == (before, refused + len(BAD))
         assert await record(stub, signed(access(occurred_at=NOW), 1)) == [{"index": size}]
         assert records.log.sequencer.edge.size == size + 1
+
+
+async def test_findings_are_counted_for_whoever_scrapes(tmp_path: Path) -> None:
+    far = NOW + timedelta(days=1)
+    event_id = "019aa000-0000-7000-8000-00000000000a"
+    events = {
+        "": access(occurred_at=NOW),
+        "gap": access(occurred_at=NOW),
+        "repeat": access(occurred_at=NOW, event_id=event_id),
+        "clock": access(occurred_at=far),
+        "conflict": access(occurred_at=NOW, event_id=event_id),
+    }
+    numbers = {"": 1, "gap": 3, "repeat": 3, "clock": 4, "conflict": 5}
+    expected = dict.fromkeys(events.keys() - {""}, 0.0)
+    async with (
+        served(tmp_path, clock=lambda: NOW) as (stub, _, records),
+        http_server(Logs([records.log]), "127.0.0.1:0", records={"records": records}) as port,
+        httpx.AsyncClient(trust_env=False) as scraper,
+    ):
+        for kind, draft in events.items():
+            # Sent again, it is the same event, and the same finding.
+            event = signed(draft, numbers[kind])
+            for _ in range(2):
+                await record(stub, event)
+            text = (await scraper.get(f"http://127.0.0.1:{port}/metrics")).text
+            expected |= {kind: 1.0} if kind else {}
+            for each, count in expected.items():
+                assert f'tlog_records_findings_total{{kind="{each}",log="records"}} {count}' in text
 
 
 async def test_what_cannot_be_said_in_utf_8_is_refused_and_said(tmp_path: Path) -> None:
