@@ -11,7 +11,17 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from tests.audit.producer import ALICE, PAYLOAD, SHOP, access, forged, received, signed, signer_of
+from tests.audit.producer import (
+    ALICE,
+    EVENT_ID,
+    PAYLOAD,
+    SHOP,
+    access,
+    forged,
+    received,
+    signed,
+    signer_of,
+)
 from tests.audit.tenant import NOW, registration
 from tlog.audit import Draft
 from tlog.audit.codec import dump_json, encode_base64url
@@ -106,6 +116,7 @@ def _foreign(jws: str, encoded: list[str]) -> tuple[str, list[str]]:
 
 
 KEY, SIGNATURE = "jws.header.kid", "jws.signature"
+CONFLICT = {"about_producer": "till", "about_event": EVENT_ID, "about_index": 1}
 CARD = "4111 1111 1111 1111"
 
 BAD: tuple[Bad, ...] = (
@@ -132,7 +143,9 @@ BAD: tuple[Bad, ...] = (
     # what it is
     Bad("an unknown type", about_alice(type="request.eaten"), "type", "no type of the catalogue"),
     Bad("an unknown version", about_alice(schema_version=7), "schema_version", "is not known"),
-    Bad("a type of the log's own", of(Draft("log.heartbeat", {}, {})), "type", "may not record"),
+    Bad(
+        "a type of the log's own", of(Draft("log.conflict", CONFLICT, {})), "type", "may not record"
+    ),
     Bad("no number", about_alice(producer_seq=None), "producer_seq", "requires it"),
     Bad("a number below all", about_alice(producer_seq=0), "producer_seq", "at least 1"),
     # personal, in the clear
