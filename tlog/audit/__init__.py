@@ -3,6 +3,7 @@
 An event is made where it happens, as an SD-JWT (RFC 9901) that its producer signs (`event`, over
 `sdjwt` and `jws`). What its type (`catalogue`, data in `catalogue.toml`) declares public stands in
 the clear; all else is personal: salted digests, with the disclosures sent beside the signature.
+What people signed may be in it, byte for byte (`documents`).
 
     SD-JWT ──verify──▶ leaf {JWS, time of receipt, tokens} ──▶ the log      (never personal)
               └──────▶ disclosures, sealed for each subject ──▶ the vault   (erasable)
