@@ -100,7 +100,7 @@ class Station:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.name = name
-        self.root = root or make_root()
+        self.root = root or make_root(f"Root of {name}")
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.leaf = make_leaf(self.root, self.key, until=until)
         more = accuracy
@@ -114,7 +114,7 @@ class Station:
             self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         )
         (directory / "tsa.cnf").write_text(_CONFIG.format(directory, more))
-        self.url = "http://127.0.0.1:9"
+        self.url = f"http://127.0.0.1:9/{name}"
         self.asked: list[bytes] = []
         self.away = False
 

@@ -20,18 +20,23 @@ from structlog.testing import capture_logs
 from tests.audit.approvers import CISO, DPO, every_byte, governed, order
 from tests.audit.producer import ALICE, SHOP, access, received, signed
 from tests.audit.tenant import NOW, indices, opened, types, values
-from tlog.audit import Draft, EventRefused
+from tlog.audit import Draft, EventRefused, overview
 from tlog.audit.codec import decode_base64url, dump_json, encode_base64url
-from tlog.audit.erasing import Receipt, erased_at, preview, standing, submit
+from tlog.audit.erasing import Receipt, submit
 from tlog.audit.errors import AuditError, Held, OrderRefused
 from tlog.audit.jws import parse_jws, verify_jws
 from tlog.audit.orders import TYPE, Document, Kind, Limits, check_order, parse_document, read_order
+from tlog.audit.overview import preview, standing
+from tlog.audit.reading import Access, Caller
 from tlog.audit.records import Records
+from tlog.audit.search import Query, find_all
+from tlog.audit.survey import Survey, erased_at, survey
 from tlog.audit.vault import Erasure, Part, split_part
 from tlog.log import Overloaded, Unavailable
 from tlog.store import StoreFull
 
 BOB = "bob@example.com"
+LOOK = Access(Caller("olga", "local_user"), "request R-1")
 
 
 async def refused(records: Records, data: bytes) -> AuditError:
@@ -218,7 +223,7 @@ async def test_holds(tmp_path: Path) -> None:
         )
         placed = await submit(records, order(Kind.PLACE).encode())
         assert placed.index == 7
-        (hold,) = await standing(records)
+        (hold,) = await standing(records, LOOK)
         assert (hold.hold_id, hold.index, hold.request_id) == ("H-1", 7, "")
         assert (hold.reason, list(hold.approvers)) == ("asked", ["ciso", "dpo"])
         error = await refused(records, order().encode())
@@ -234,22 +239,24 @@ async def test_holds(tmp_path: Path) -> None:
         await submit(records, order(Kind.PLACE, hold_id="H-2", request_id="R-1").encode())
         assert "H-1, H-2" in str(await refused(records, order().encode()))
         assert "H-2" in str(await refused(records, order(subject="carol").encode()))
-        assert (await submit(records, order(subject="carol", request_id="R-9").encode())).index == 9
+        assert (
+            await submit(records, order(subject="carol", request_id="R-9").encode())
+        ).index == 10
     async with opened(tmp_path) as records:
-        assert [hold.hold_id for hold in await standing(records)] == ["H-1", "H-2"]
+        assert [hold.hold_id for hold in await standing(records, LOOK)] == ["H-1", "H-2"]
         store = records.vault.store
         store.write([("state", b"snapshot", None)])
         records._state = None  # all of it comes back from the log alone
-        assert [hold.index for hold in await standing(records)] == [7, 8]
+        assert [hold.index for hold in await standing(records, LOOK)] == [7, 9]
         released = await submit(records, order(Kind.RELEASE).encode())
         assert "H-2" in str(await refused(records, order().encode()))
         assert "held by H-2:" in str(await refused(records, order().encode()))
-        assert (await submit(records, order(Kind.RELEASE, hold_id="H-2").encode())).index == 11
-        assert await standing(records) == []
-        assert (await submit(records, order().encode())).index == 12
-        assert released.index == 10
+        assert (await submit(records, order(Kind.RELEASE, hold_id="H-2").encode())).index == 14
+        assert await standing(records, LOOK) == []
+        assert (await submit(records, order().encode())).index == 16
+        assert released.index == 13
         # The hold names her no more either.
-        assert records.read(7).parts == [Part(), Part(erasure=Erasure(12, "R-1"))]
+        assert records.read(7).parts == [Part(), Part(erasure=Erasure(16, "R-1"))]
 
 
 async def test_a_hold_on_somebody_of_whom_nothing_is_known_yet(tmp_path: Path) -> None:
@@ -281,30 +288,87 @@ async def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
                 ),
             ]
         )  # fmt: skip
-        families = ("keys", "parts", "by_subject", "subjects", "state", "events")
+        families = ("keys", "parts", "by_subject", "subjects", "state")
         before = {name: dict(records.vault.store.items(name)) for name in families}
-        seen = await preview(records, " Alice@example.com")
+        seen = await preview(records, LOOK, " Alice@example.com")
         survey = seen.survey
         assert survey.types == {"request.received": 1, "access.read": 2, "disclosure.sold": 1}
         assert survey.classes == {"requests": 2, "access": 2}
         assert (survey.parts, survey.shared, list(survey.recipients)) == (8, 1, ["ads"])
         assert (seen.erased_at, seen.holds) == (None, [])
-        assert (await preview(records, "zoe")).key_id == b""
+        assert (await preview(records, LOOK, "zoe")).key_id == b""
         for wrong in ("", "x" * 600):
             with pytest.raises(EventRefused):
-                await preview(records, wrong)
+                await preview(records, LOOK, wrong)
         await submit(records, order(Kind.PLACE, request_id="R-1").encode())
-        assert (await preview(records, ALICE)).holds == ["H-1"]
-        assert (await preview(records, BOB)).holds == []
-        assert (await preview(records, BOB, "R-1")).holds == ["H-1"]
-        assert records.log.sequencer.edge.size == 9
+        assert (await preview(records, LOOK, ALICE)).holds == ["H-1"]
+        assert (await preview(records, LOOK, BOB)).holds == []
+        assert (await preview(records, Access(LOOK.caller, "x", "R-1"), BOB)).holds == ["H-1"]
         await submit(records, order(Kind.RELEASE).encode())
         after = {name: dict(records.vault.store.items(name)) for name in families}
-        for name in ("keys", "parts", "by_subject", "subjects"):
+        for name in ("keys", "subjects"):
             assert after[name] == before[name]
+        for name in ("parts", "by_subject"):  # but for the records of the looks themselves
+            assert after[name].items() >= before[name].items()
         await submit(records, order().encode())
-        gone = await preview(records, ALICE)
-        assert (gone.key_id, gone.erased_at) == (b"", 10)
+        gone = await preview(records, LOOK, ALICE)
+        assert (gone.key_id, gone.erased_at) == (b"", 15)
+
+
+async def test_a_look_is_recorded_before_it_is_told(tmp_path: Path) -> None:
+    async with governed(tmp_path) as records:
+        await records.accept([signed(received(), 1), signed(access(ALICE), 2)])
+        assert (await preview(records, LOOK, ALICE)).survey.parts == 4
+        await standing(records, Access(LOOK.caller, "audit"))
+        for index, purpose, count in ((6, "request R-1", 2), (7, "audit", 0)):
+            claims = records.read(index).payload
+            assert (claims["type"], claims["purpose"], claims["count"]) == (
+                "log.read", purpose, count,
+            )  # fmt: skip
+            assert values(records, index)[0]["actor"] == {"id": "olga", "kind": "local_user"}
+        # She finds it among her records, and it goes with her.
+        found = await find_all(records, Query(subject=ALICE, types=("log.read",)))
+        assert list(found) == [6]
+        assert "alice" not in str(values(records, 6)[0]["details"])
+        await submit(records, order().encode())
+        # Whoever is erased, or was never there, is not brought back by a look.
+        rows = dict(records.vault.store.items("subjects"))
+        assert (await preview(records, LOOK, ALICE)).erased_at == 8
+        await preview(records, LOOK, "zoe@example.com")
+        assert types(records, 8) == ["subject.key_destroyed", "log.read", "log.read"]
+        assert dict(records.vault.store.items("subjects")).keys() - rows.keys() <= {
+            records.vault.lookup("")
+        }
+        for index in (9, 10):
+            (shared,) = values(records, index)
+            assert "example.com" not in str(shared)
+            assert "subject_token" in shared["details"]["erasure_of"]
+
+        async def full(draft: Draft) -> int:
+            raise Unavailable("no room")
+
+        records.record_alone = full  # type: ignore[method-assign]
+        for told in (preview(records, LOOK, BOB), standing(records, LOOK)):
+            with pytest.raises(Unavailable):
+                await told
+
+
+async def test_an_erasure_while_somebody_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with governed(tmp_path) as records:
+        await records.accept([signed(received(), 1)])
+
+        async def slow(*about: Any) -> Survey:
+            seen = await survey(*about)
+            await submit(records, order().encode())
+            return seen
+
+        monkeypatch.setattr(overview, "survey", slow)
+        with pytest.raises(Unavailable, match="meanwhile"):
+            await preview(records, LOOK, ALICE)
+        assert types(records, 5) == ["subject.key_destroyed"]
+        assert (await preview(records, LOOK, ALICE)).erased_at == 5
 
 
 async def test_many_recipients_are_bounded(tmp_path: Path) -> None:

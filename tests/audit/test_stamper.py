@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.audit.authority import Station, settings_of
+from tests.audit.authority import Station, make_leaf, settings_of
 from tlog.audit import StampError, stamp_store, stamper, verify_stamp
 from tlog.audit.authorities import load_settings
 from tlog.audit.stamp_store import StampStore
@@ -107,7 +108,7 @@ async def test_checkpoints_are_stamped_by_all_once_in_an_interval(
 async def test_a_restart_goes_on_with_the_interval(
     directory: Path, stations: tuple[Station, Station]
 ) -> None:
-    (directory / "timestamps.toml").write_text(settings_of(stations[0], interval=3600))
+    (directory / "timestamps.toml").write_text(settings_of(*stations, interval=3600))
     async with stamped(directory) as (log, running):
         await log.append_published([b"one"])
         await until(lambda: running.status["one"].tally.size == 1)
@@ -121,7 +122,7 @@ async def test_a_restart_goes_on_with_the_interval(
     # A clock that was in the future then does not stop the stamps until that time.
     with contextlib.closing(sqlite3.connect(directory / "stamps.db")) as database, database:
         database.execute("UPDATE checkpoints SET due = ?", (time.time() + 1e6,))
-    (directory / "timestamps.toml").write_text(settings_of(stations[0], interval=0.1))
+    (directory / "timestamps.toml").write_text(settings_of(*stations, interval=0.1))
     async with stamped(directory) as (log, running):
         await until(lambda: running.status["one"].tally.size == 2)
 
@@ -187,9 +188,10 @@ async def test_what_waits_survives_a_restart(
     async with stamped(directory) as (log, running):
         await log.append_published([b"two"])
         await until(lambda: running.status["two"].tally.waiting == 1)
-    (directory / "timestamps.toml").write_text(settings_of(one, interval=INTERVAL))
+    three = Station(directory.parent / "three", name="three")
+    (directory / "timestamps.toml").write_text(settings_of(one, three, interval=INTERVAL))
     async with stamped(directory) as (_, running):
-        assert list(running.status) == ["one"]
+        assert list(running.status) == ["one", "three"]
     with contextlib.closing(StampStore(directory, create=False)) as store:
         assert store.tally("two").waiting == 0
 
@@ -298,15 +300,17 @@ async def test_leaving_does_not_wait_for_an_authority(directory: Path, tmp_path:
         await reader.read(-1)
 
     async with await asyncio.start_server(mute, "127.0.0.1", 0) as server:
-        station = Station(tmp_path / "mute", name="mute")
-        station.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        (directory / "timestamps.toml").write_text(settings_of(station, interval=INTERVAL))
+        stations = [Station(tmp_path / name, name=name) for name in ("mute", "deaf")]
+        for station in stations:
+            port = server.sockets[0].getsockname()[1]
+            station.url = f"http://127.0.0.1:{port}/{station.name}"
+        (directory / "timestamps.toml").write_text(settings_of(*stations, interval=INTERVAL))
         async with asyncio.timeout(10):
             async with stamped(directory) as (log, _):
                 await log.append_published([b"one"])
                 await asked.wait()
                 await log.append_published([b"two"])
-    assert verified(directory, station) == set()
+    assert verified(directory, *stations) == set()
 
 
 # ---- kill -9 ----
@@ -342,8 +346,8 @@ asyncio.run(main())
 async def test_kill_9_between_token_and_store(
     directory: Path, stations: tuple[Station, Station], when: str
 ) -> None:
-    one, _ = stations
-    (directory / "timestamps.toml").write_text(settings_of(one, interval=INTERVAL))
+    one, two = stations
+    two.away = True
     child = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", CHILD, str(directory), when],
@@ -400,19 +404,48 @@ async def test_settings_that_are_not_understood(
     assert isinstance(caught.value, StampError) or "address" in says
 
 
+def test_one_authority_under_two_names_is_one(tmp_path: Path) -> None:
+    one, two, three = (Station(tmp_path / name, name=name) for name in ("one", "two", "three"))
+    sister = Station(tmp_path / "sister", name="sister", root=one.root)
+
+    def refused(*stations: Station) -> str:
+        (tmp_path / "timestamps.toml").write_text(settings_of(*stations, interval=1))
+        with pytest.raises(StampError) as caught:
+            load_settings(tmp_path)
+        assert str(caught.value).startswith(f"{tmp_path}/timestamps.toml: ")
+        return str(caught.value)
+
+    assert "one alone may lie" in refused(one)
+    assert "below different roots" in refused(one, sister)
+    two.url = one.url
+    assert "one and two are one authority: they have one url" in refused(one, three, two)
+    two.url += "/two"
+    # A new certificate, from another root, for the same key.
+    (two.directory / "tsa.pem").write_bytes(make_leaf(two.root, one.key).public_bytes(Encoding.PEM))
+    assert "one and two are one authority: they sign with one key" in refused(one, two, three)
+    (tmp_path / "timestamps.toml").write_text(settings_of(one, sister, three, interval=1))
+    read = load_settings(tmp_path)
+    assert read is not None
+    assert len(read.authorities) == 3
+
+
 def test_the_settings_that_the_readme_shows(tmp_path: Path) -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```toml\n(.*?)^```$", readme, re.M | re.S)
     (shown,) = (block for block in blocks if "[[authority]]" in block)
-    station = Station(tmp_path / "timestamps")
-    for made, named in (("tsa.pem", "example-tsa.pem"), ("root.pem", "example-ca.pem")):
-        (station.directory / made).rename(station.directory / named)
+    expected = []
+    for name in ("example", "other"):
+        station = Station(tmp_path / name)
+        (tmp_path / "timestamps").mkdir(exist_ok=True)
+        for made, called in (("tsa.pem", "tsa"), ("root.pem", "ca")):
+            (station.directory / made).rename(tmp_path / f"timestamps/{name}-{called}.pem")
+        url = f"https://tsa.{name}/tsr"
+        expected.append(replace(station.authority, name=name, url=url))
     (tmp_path / "timestamps.toml").write_text(shown)
     read = load_settings(tmp_path)
     assert read is not None
     assert read.interval == 3600
-    expected = replace(station.authority, name="example", url="https://tsa.example/tsr")
-    assert read.authorities == (expected,)
+    assert read.authorities == tuple(expected)
 
 
 async def test_no_settings(directory: Path) -> None:

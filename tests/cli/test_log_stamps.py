@@ -166,12 +166,17 @@ def test_a_log_without_stamps(run: Run, tmp_path: Path) -> None:
     result = run("log", "stamps", tmp_path / "log")
     assert result.code == 1
     assert "has no timestamps.toml" in result.err
-    station = Station(tmp_path / "one", name="one")
+    one, two = (Station(tmp_path / name, name=name) for name in ("one", "two"))
     settings = tmp_path / "log" / "timestamps.toml"
-    settings.write_text(settings_of(station, interval=1))
+    settings.write_text(settings_of(one, two, interval=1))
     result = run("log", "stamps", tmp_path / "log")
     assert result.code == 1
     assert "has no time-stamps" in result.err
+    settings.write_text(settings_of(one, interval=1))
+    for verb in (("log", "stamps"), ("serve",)):
+        result = run(*verb, tmp_path / "log")
+        assert result.code == 1
+        assert "name two authorities at least, of different operators" in result.err
     settings.write_text("interval = 0\n")
     for verb in (("log", "stamps"), ("serve",)):
         result = run(*verb, tmp_path / "log")

@@ -56,6 +56,7 @@ _sequence = itertools.count(1)
 @pytest.fixture
 def keys(office: tuple[str, Keys], monkeypatch: pytest.MonkeyPatch) -> Keys:
     monkeypatch.setenv("TLOG_SERVER", office[0])
+    monkeypatch.setenv("TLOG_PURPOSE", "complaint 7")
     return office[1]
 
 
@@ -83,7 +84,7 @@ def test_two_approvers_one_after_the_other(
 ) -> None:
     alice, file = known("alice@example.com"), tmp_path / "order.json"
     seen = json.loads(run("erase", "--subject", alice, "--dry-run", "--json").out)
-    assert (seen["tenant"], seen["parts"], seen["types"]) == (TENANT, 2, {"access.read": 1})
+    assert (seen["parts"], seen["types"]) == (2, {"access.read": 1})
     text = run("erase", "--subject", alice, "--dry-run").out.decode()
     assert "1  access.read" in text
     assert "held     by nothing" in text
@@ -107,7 +108,7 @@ def test_two_approvers_one_after_the_other(
     receipt = tmp_path / "receipt.json"
     done = run("erase", "--order", file, "-o", receipt, "--json")
     told = json.loads(done.out)
-    assert (told["outcome"], told["parts"]) == ("done", 2)
+    assert (told["outcome"], told["parts"]) == ("done", 6)  # with the records of two looks
     assert told["key_id"] == seen["key_id"]
     assert json.loads(receipt.read_text()) == told
     assert alice not in done.out.decode() + receipt.read_text()
@@ -178,6 +179,7 @@ def test_holds(run: Run, keys: Keys, known: Callable[[str], str], tmp_path: Path
         (("erase", "--subject", "a", "--request", "R"), 2, "an order needs --reason"),
         (("erase", "--subject", "a", "--request", "R", "--reason", "x"), 2, "needs --key"),
         (("erase", "--dry-run"), 2, "--dry-run needs --subject"),
+        (("erase", "--dry-run", "--subject", "a", "--purpose", "a@b.de"), 1, "purpose: it seems"),
         (("erase", "--dry-run", "--subject", "a", "--key", "DPO"), 2, "and no order"),
         (("erase", "--order", "ORDER", "--subject", "a", "--request", "R"), 2, "what to order?"),
         (("erase", "--order", "ORDER", "--key", "DPO"), 2, "what to order?"),
@@ -243,8 +245,19 @@ def test_a_person_is_asked(
     assert (file.read_bytes() == before) is (answer != "y\n")
 
 
+def test_nobody_looks_without_a_purpose(
+    run: Run, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TLOG_PURPOSE")
+    for words in (("hold", "list"), ("erase", "--subject", "alice", "--dry-run")):
+        result = run(*words)
+        assert (result.code, result.out) == (2, b"")
+        assert "what for? Give --purpose (or TLOG_PURPOSE)" in result.err
+        assert run(*words, "--purpose", "audit").code == 0
+
+
 def test_no_server(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TLOG_SERVER", "127.0.0.1:1")
-    result = run("hold", "list")
+    result = run("hold", "list", "--purpose", "audit")
     assert result.code == 4
     assert "nothing listens" in result.err

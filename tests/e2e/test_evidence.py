@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from io import BytesIO
 from pathlib import Path
@@ -56,23 +57,24 @@ def record(at: Path, server: Served) -> None:
 
 
 async def stamped(server: Served, size: int) -> None:
-    """Until the authority has stamped a head of that size."""
-    name = 'tlog_stamp_stamped_size{authority="one",log="mylog"} '
+    """Until both authorities have stamped a head of that size."""
+    name = re.compile(r'tlog_stamp_stamped_size{authority="(one|two)",log="mylog"} (.+)')
     async with asyncio.timeout(30), httpx.AsyncClient() as client:
         while True:
             text = (await client.get(f"{server.http}/metrics")).text
-            found = [line for line in text.splitlines() if line.startswith(name)]
-            if found and float(found[0].removeprefix(name)) >= size:
+            found = [float(size) for _, size in name.findall(text)]
+            if len(found) == 2 and min(found) >= size:
                 return
             await asyncio.sleep(0.05)
 
 
 async def test_a_case_goes_to_the_regulator_and_its_subject_is_erased(terminal: Terminal) -> None:
-    at, station = terminal.directory, Station(terminal.directory / "one")
-    async with scene(terminal) as it, station.serving():
+    at = terminal.directory
+    one, two = (Station(at / name, name=name) for name in ("one", "two"))
+    async with scene(terminal) as it, one.serving(), two.serving():
         service = create_records(at / "mylog", RecordsConfig(tenant=TENANT), passphrase=None)
         await register(at)
-        (at / "mylog" / "timestamps.toml").write_text(settings_of(station, interval=0.1))
+        (at / "mylog" / "timestamps.toml").write_text(settings_of(one, two, interval=0.1))
         policy = ("--policy", "mylog/policy")
         async with it.serving() as server:
             await asyncio.to_thread(record, at, server)
@@ -88,10 +90,11 @@ async def test_a_case_goes_to_the_regulator_and_its_subject_is_erased(terminal: 
     # Offline: whoever verifies has the policy, the key and the root from where he trusts them.
     for variable in ("TLOG_SERVER", "TLOG_VKEY"):
         terminal.environment.pop(variable, None)
-    trust = (*policy, "--service-key", str(service), "--tsa-root", "one/root.pem")
+    roots = ("--tsa-root", "one/root.pem", "--tsa-root", "two/root.pem")
+    trust = (*policy, "--service-key", str(service), *roots)
     case = await run(terminal, "verify", *trust, "case.zip")
     assert case.count("proven: in the tree; signed with the key shop+") == 3
-    assert case.count("below a root of yours") == 3
+    assert case.count("below a root of yours") == 6
     assert "disclosed of all subjects: actor: mallory" in case
     assert case.count(" at 20") >= 2  # cosigned by two witnesses
     assert "NOT proven: completeness" in case

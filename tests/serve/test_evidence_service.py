@@ -163,6 +163,10 @@ async def test_of_a_subject_and_of_nobody_else(tmp_path: Path) -> None:
         assert chosen(verified(records, left.package)) == [RECEIVED, bobs.recorded + 1]
         with pytest.raises(Refused, match="no record of this subject"):
             await collector.collect(purpose="audit", subject="carol@example.com")
+        # Who was looked for in vain is not named by the record of it.
+        assert types(records)[-2:] == ["log.exported", "log.read"]
+        (said,) = values(records, left.recorded + 1)
+        assert said["details"].keys() == {"subject_token", "epoch"}
 
 
 async def test_after_an_erasure(tmp_path: Path) -> None:
@@ -187,10 +191,10 @@ async def test_after_an_erasure(tmp_path: Path) -> None:
 
 
 async def test_with_the_time_stamps_of_the_log(tmp_path: Path) -> None:
-    station = Station(tmp_path / "one")
+    station, other = Station(tmp_path / "one"), Station(tmp_path / "two", name="two")
     stampers: dict[str, Any] = {}
     async with served(tmp_path, stampers=stampers) as (collector, _, records):
-        with resting_stamper(records, tmp_path, station) as (stamper, store):
+        with resting_stamper(records, tmp_path, station, other) as (stamper, store):
             stampers["records"] = stamper
             await stamp(records, store, station)
             collected = await collector.collect(purpose="audit", indices=[RECEIVED, FULFILLED])

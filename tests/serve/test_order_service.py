@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from tests.audit.approvers import DPO, governed, order
 from tests.audit.producer import ALICE, access, received, signed
+from tests.audit.tenant import values
 from tests.serve.test_log_service import details_of
 from tlog.audit.orders import Kind, Limits
 from tlog.audit.records import Records
@@ -23,6 +25,7 @@ from tlog.v1 import orders_pb2 as pb
 from tlog.v1 import orders_pb2_grpc
 
 Code = grpc.StatusCode
+WHY = "complaint 7"
 
 
 @contextlib.asynccontextmanager
@@ -39,38 +42,59 @@ async def served(directory: Path, **settings: Any) -> AsyncIterator[tuple[Orders
 
 async def test_from_the_dry_run_to_the_second_receipt(tmp_path: Path) -> None:
     async with served(tmp_path) as (orders, _, records):
-        assert await orders.holds() == ("acme", [])
-        seen = await orders.dry_run(ALICE)
-        assert (seen.tenant, seen.parts, seen.types) == ("acme", 2, {"request.received": 1})
+        assert (await orders.tenant(), await orders.holds(purpose=WHY)) == ("acme", [])
+        seen = await orders.dry_run(ALICE, purpose=WHY)
+        assert (seen.parts, seen.types) == (2, {"request.received": 1})
         assert (seen.retention_classes, seen.holds, seen.erased_at) == ({"requests": 1}, (), None)
         placed = await orders.submit(order(Kind.PLACE).encode())
         assert (placed.kind, placed.hold_id, placed.outcome, placed.index) == (
-            "hold.place", "H-1", "done", 6,
+            "hold.place", "H-1", "done", 8,
         )  # fmt: skip
         assert (placed.key_id, placed.complete_by) == ("", "")
-        _, (hold,) = await orders.holds()
-        assert (hold.hold_id, hold.index, hold.request_id, hold.reason) == ("H-1", 6, "", "asked")
+        (hold,) = await orders.holds(purpose=WHY)
+        assert (hold.hold_id, hold.index, hold.request_id, hold.reason) == ("H-1", 8, "", "asked")
         assert (hold.approvers, hold.placed_at) == (("ciso", "dpo"), placed.recorded_at)
-        assert (await orders.dry_run(ALICE)).holds == ("H-1",)
+        assert (await orders.dry_run(ALICE, purpose=WHY)).holds == ("H-1",)
         made = order().encode()
         with pytest.raises(Refused, match="held by H-1") as caught:
             await orders.submit(made)
         assert caught.value.code is Code.FAILED_PRECONDITION
         await orders.submit(order(Kind.RELEASE).encode())
         receipt = await orders.submit(made)
-        assert (receipt.outcome, receipt.index, receipt.parts) == ("done", 8, 3)
+        assert (receipt.outcome, receipt.index, receipt.parts) == ("done", 12, 7)
         assert receipt.key_id == seen.key_id
         assert receipt.complete_by > receipt.recorded_at
         again = await orders.submit(made)
         assert (again.outcome, again.index, again.key_sha256) == (
-            "done before", 8, receipt.key_sha256,
+            "done before", 12, receipt.key_sha256,
         )  # fmt: skip
         other = await orders.submit(order(request_id="R-2").encode())
-        assert (other.outcome, other.index) == ("erased before", 8)
+        assert (other.outcome, other.index) == ("erased before", 12)
         nobody = await orders.submit(order(subject="zoe").encode())
         assert (nobody.outcome, nobody.index, nobody.approvers) == ("nothing", None, ())
-        assert (await orders.dry_run(ALICE)).erased_at == 8
-        assert records.log.sequencer.edge.size == 9
+        assert (await orders.dry_run(ALICE, purpose=WHY)).erased_at == 12
+        assert records.log.sequencer.edge.size == 14
+
+
+async def test_nobody_looks_without_a_purpose(tmp_path: Path) -> None:
+    async with served(tmp_path) as (orders, _, records):
+        for purpose in ("", " ", "for a@example.com", "x" * 300):
+            for look in (orders.dry_run(ALICE, purpose=purpose), orders.holds(purpose=purpose)):
+                with pytest.raises(Refused) as caught:
+                    await look
+                assert [violation.field for violation in caught.value.violations] == ["purpose"]
+        with pytest.raises(Refused) as caught:
+            await orders.holds(purpose=WHY, request_id="a@example.com")
+        assert [violation.field for violation in caught.value.violations] == ["request_id"]
+        assert records.log.sequencer.edge.size == 6
+        await orders.dry_run(ALICE, purpose=WHY, request_id="R-1")
+        await orders.holds(purpose=WHY, request_id="R-7")
+        for index, request_id in ((6, "R-1"), (7, "R-7")):
+            claims = records.read(index).payload
+            assert (claims["type"], claims["purpose"]) == ("log.read", WHY)
+            assert claims["request_id"] == request_id
+            actor = {"id": getpass.getuser(), "kind": "local_user"}
+            assert values(records, index)[0]["actor"] == actor
 
 
 async def test_refusals_name_the_field(tmp_path: Path) -> None:
@@ -87,7 +111,7 @@ async def test_refusals_name_the_field(tmp_path: Path) -> None:
             assert caught.value.code is Code.INVALID_ARGUMENT
             assert [violation.field for violation in caught.value.violations] == [field]
         with pytest.raises(Refused) as caught:
-            await orders.dry_run("")
+            await orders.dry_run("", purpose=WHY)
         assert [violation.field for violation in caught.value.violations] == ["subject"]
         for request in (pb.SubmitOrderRequest(log="none"), pb.SubmitOrderRequest(log="x" * 999)):
             with pytest.raises(grpc.aio.AioRpcError) as raised:

@@ -9,16 +9,22 @@
     issuers = ["timestamps/example-ca.pem"]   # the root, and what lies between
 
 Paths are relative to the directory. It is read when the log is opened.
+
+One authority alone is refused: it may lie, lose its key or go out of business, and then nothing is
+left that says the time. So there are two at least that have neither an address, nor a signer's key,
+nor a root in common. Who runs them, certificates do not tell: that is the operator's to choose.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tlog.audit.stamps import Authority, StampError
@@ -86,10 +92,39 @@ def load_settings(directory: Path) -> StampSettings | None:
         raise StampError(f"{path}: {field}: {first['msg']}") from None
     except (StampError, ValueError, RecursionError) as error:  # the latter for nested brackets
         raise StampError(f"{path}: {error}") from None
-    names = [authority.name for authority in authorities]
-    if doubled := next((name for name in names if names.count(name) > 1), None):
-        raise StampError(f"{path}: two authorities are called {doubled!r}: give one another name")
+    try:
+        _check_independent(authorities)
+    except StampError as error:
+        raise StampError(f"{path}: {error}") from None
     return StampSettings(interval=section.interval, authorities=authorities)
+
+
+def _check_independent(authorities: Sequence[Authority]) -> None:
+    for one, other in combinations(authorities, 2):
+        if one.name == other.name:
+            raise StampError(f"two authorities are called {one.name!r}: give one another name")
+        if one.url == other.url:
+            raise StampError(f"{one.name} and {other.name} are one authority: they have one url")
+        if _keys(one.signers) & _keys(other.signers):
+            raise StampError(
+                f"{one.name} and {other.name} are one authority: they sign with one key"
+            )
+    if not any(
+        _keys(one.roots).isdisjoint(_keys(other.roots))
+        for one, other in combinations(authorities, 2)
+    ):
+        raise StampError(
+            "name two authorities at least, of different operators and below different roots: one "
+            "alone may lie, lose its key or end, and then nothing says when an entry was there"
+        )
+
+
+def _keys(certificates: Iterable[x509.Certificate]) -> set[bytes]:
+    """Whoever has a new certificate for an old key is not somebody else."""
+    return {
+        each.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        for each in certificates
+    }
 
 
 def _certificates(directory: Path, files: Sequence[Path]) -> tuple[x509.Certificate, ...]:

@@ -81,10 +81,15 @@ class Authority:
             raise StampError(f"{self.name}: no certificate of a signer is pinned")
         for signer in self.signers:
             _check_signer(self.name, signer)
-        if not any(map(_is_root, self.issuers)):
+        if not self.roots:
             raise StampError(
                 f"{self.name}: the issuers need a root, a certificate that its own subject issued"
             )
+
+    @property
+    def roots(self) -> list[x509.Certificate]:
+        """Those of the issuers that nobody else vouches for."""
+        return [issuer for issuer in self.issuers if _is_root(issuer)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,7 @@ def verify_stamp(
             raise StampError(f"{authority.name}: not granted: status {response.status}, {said}")
         verifier = VerifierBuilder(
             tsa_certificate=_signer(response, authority),
-            roots=[issuer for issuer in authority.issuers if _is_root(issuer)],
+            roots=authority.roots,
             intermediates=[issuer for issuer in authority.issuers if not _is_root(issuer)],
             nonce=nonce,
         ).build()

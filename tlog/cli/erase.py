@@ -9,13 +9,14 @@ import click
 from tlog.cli.options import Verb, output_option
 from tlog.cli.ordering import Draft, carry_out, draft_options
 from tlog.cli.output import Output
+from tlog.cli.records.options import dry_run_purpose_option, need_purpose
 from tlog.cli.remote import Server, server_options
 
 
 @click.command(
     cls=Verb,
     examples=(
-        "tlog erase --subject alice@example.com --dry-run",
+        'tlog erase --subject alice@example.com --dry-run --purpose "request R-1"',
         "tlog erase --subject alice@example.com --request R-1 --reason asked --key dpo.key "
         "-o order.json",
         "tlog approve order.json --key ciso.key",
@@ -27,11 +28,19 @@ from tlog.cli.remote import Server, server_options
 @click.option("--subject", default="", help="Whose data: the identifier that records have.")
 @click.option("--request", "request_id", default="", help="The request it is done for.")
 @click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
+@dry_run_purpose_option
 @draft_options
 @server_options
 @output_option
 async def erase(
-    *, subject: str, request_id: str, dry_run: bool, draft: Draft, server: Server, out: Output
+    *,
+    subject: str,
+    request_id: str,
+    dry_run: bool,
+    purpose: str | None,
+    draft: Draft,
+    server: Server,
+    out: Output,
 ) -> None:
     """Destroy the key of a subject, and with it all that is personal about them in the records.
 
@@ -41,24 +50,28 @@ async def erase(
 
     A legal hold on the subject, on a request of theirs, or on somebody they share a record with,
     refuses it. An order that was carried out gives its receipt again.
+
+    A dry run is a reading, and is recorded as every search is: see tlog records search --help.
     """
     from tlog.audit.orders import Kind
 
     if dry_run:
         if not subject or draft.order or draft.keys:
             raise click.UsageError("--dry-run needs --subject, and no order")
-        await _preview(subject, request_id, server, out)
+        await _preview(subject, request_id, need_purpose(purpose), server, out)
         return
     if draft.order is None and not (subject and request_id):
         raise click.UsageError("whom, and why? Give --subject and --request, or --order FILE")
     await carry_out(Kind.ERASE, server, draft, out, subject=subject, request_id=request_id)
 
 
-async def _preview(subject: str, request_id: str, server: Server, out: Output) -> None:
+async def _preview(
+    subject: str, request_id: str, purpose: str, server: Server, out: Output
+) -> None:
     from tlog.client.orders import Orders
 
     async with Orders(server.target, log=server.log) as orders:
-        seen = await orders.dry_run(subject, request_id)
+        seen = await orders.dry_run(subject, purpose=purpose, request_id=request_id)
     lines = [] if seen.erased_at is None else [f"erased before, by entry {seen.erased_at}"]
     if seen.key_id:
         lines += [

@@ -136,7 +136,7 @@ async def _made(
     tenant = draft.tenant
     if not tenant:
         async with Orders(server.target, log=server.log) as orders:
-            tenant, _ = await orders.holds()
+            tenant = await orders.tenant()
     document = new_order(
         kind,
         tenant=tenant,

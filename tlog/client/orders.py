@@ -47,7 +47,6 @@ class OrderReceipt:
 class DryRun:
     """What an erasure would do: see `DryRunResponse` in orders.proto."""
 
-    tenant: str
     key_id: str
     parts: int
     types: Mapping[str, int]
@@ -95,12 +94,19 @@ class Orders(RecordsService):
             printable(answer.complete_by),
         )
 
-    async def dry_run(self, subject: str, request_id: str = "") -> DryRun:
-        """What an erasure would do; nothing is opened, nothing changes."""
-        request = pb.DryRunRequest(log=self._log, subject=subject, request_id=request_id)
+    async def dry_run(self, subject: str, *, purpose: str, request_id: str = "") -> DryRun:
+        """What an erasure would do; nothing is opened, nothing changes.
+
+        Args:
+            subject: whose data.
+            purpose: what it is asked for; it is recorded, with who asked.
+            request_id: the request that the erasure would be for.
+        """
+        request = pb.DryRunRequest(
+            log=self._log, subject=subject, purpose=purpose, request_id=request_id
+        )
         answer = await self._transport.read("DryRun", request, pb.DryRunResponse)
         return DryRun(
-            printable(answer.tenant),
             printable(answer.key_id),
             answer.parts,
             {printable(name): count for name, count in sorted(answer.types.items())},
@@ -111,11 +117,17 @@ class Orders(RecordsService):
             answer.erased_at if answer.HasField("erased_at") else None,
         )
 
-    async def holds(self) -> tuple[str, list[Hold]]:
-        """The tenant's name, and the holds that stand."""
-        request = pb.ListHoldsRequest(log=self._log)
+    async def tenant(self) -> str:
+        """Whose records these are."""
+        request = pb.GetTenantRequest(log=self._log)
+        answer = await self._transport.read("GetTenant", request, pb.GetTenantResponse)
+        return printable(answer.tenant)
+
+    async def holds(self, *, purpose: str, request_id: str = "") -> list[Hold]:
+        """The holds that stand; with a purpose, as `dry_run`."""
+        request = pb.ListHoldsRequest(log=self._log, purpose=purpose, request_id=request_id)
         answer = await self._transport.read("ListHolds", request, pb.ListHoldsResponse)
-        return printable(answer.tenant), [
+        return [
             Hold(
                 printable(hold.hold_id),
                 hold.index,

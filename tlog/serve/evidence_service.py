@@ -13,7 +13,7 @@ from tlog.audit import AuditError, EventRefused
 from tlog.audit.collecting import Choice, Collected, collect
 from tlog.audit.key_history import KeyHistory
 from tlog.audit.reading import Access, note_read
-from tlog.audit.search import Query, find_all
+from tlog.audit.search import Query, asked, find_all
 from tlog.audit.tokens import canonical
 from tlog.audit.vault import VaultDamaged
 from tlog.log import InvalidRequest
@@ -46,7 +46,7 @@ class EvidenceService:
         choice, log = _choice(request), records.log
         history = self._histories.setdefault(log.name, KeyHistory(log))
         async with self._turn:
-            indices, whole = await _indices(records, request)
+            indices, whole = await _indices(records, access, request)
             collected = await collect(
                 records,
                 indices,
@@ -80,7 +80,9 @@ def _choice(request: pb.CollectRequest) -> Choice:
     )
 
 
-async def _indices(records: Records, request: pb.CollectRequest) -> tuple[Sequence[int], bool]:
+async def _indices(
+    records: Records, access: Access, request: pb.CollectRequest
+) -> tuple[Sequence[int], bool]:
     """The entries that are chosen, and whether they are all of a request."""
     if request.subject and request.indices:
         raise InvalidRequest("a subject or indices, not both", field="indices")
@@ -89,8 +91,12 @@ async def _indices(records: Records, request: pb.CollectRequest) -> tuple[Sequen
             raise InvalidRequest("an index comes twice", field="indices")
         return list(request.indices), False
     if request.subject:
-        if about := await find_all(records, Query(subject=request.subject)):
+        query = Query(subject=request.subject)
+        if about := await find_all(records, query):
             return about, False
+        # That there is none is an answer, too.
+        async with records.alone():
+            await note_read(records, access, query=asked(records.vault, query))
         raise InvalidRequest("the log has no record of this subject", field="subject")
     found = await records.docket.entries(request.request_id) if request.request_id else []
     if not found:

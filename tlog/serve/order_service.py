@@ -5,11 +5,14 @@ from __future__ import annotations
 import grpc
 
 from tlog.audit import AuditError
-from tlog.audit.erasing import Receipt, preview, standing, submit
+from tlog.audit.erasing import Receipt, submit
 from tlog.audit.errors import Held
+from tlog.audit.overview import preview, standing
+from tlog.audit.reading import Access
 from tlog.audit.times import format_time
 from tlog.audit.vault import VaultDamaged
 from tlog.log import InvalidRequest, Unavailable
+from tlog.serve.callers import caller_of
 from tlog.serve.errors import REFUSALS, rich_status
 from tlog.serve.handlers import Context
 from tlog.serve.tenants import Tenants
@@ -31,10 +34,10 @@ class OrderService:
 
     async def DryRun(self, request: pb.DryRunRequest, context: Context) -> pb.DryRunResponse:
         records = self._tenants.get(request.log)
-        seen = await preview(records, request.subject, request.request_id)
+        access = Access(caller_of(context), request.purpose, request.request_id)
+        seen = await preview(records, access, request.subject)
         survey = seen.survey
         return pb.DryRunResponse(
-            tenant=records.tenant,
             key_id=seen.key_id.hex(),
             parts=survey.parts,
             types=survey.types,
@@ -49,6 +52,7 @@ class OrderService:
         self, request: pb.ListHoldsRequest, context: Context
     ) -> pb.ListHoldsResponse:
         records = self._tenants.get(request.log)
+        access = Access(caller_of(context), request.purpose, request.request_id)
         holds = [
             pb.LegalHold(
                 hold_id=hold.hold_id,
@@ -58,9 +62,14 @@ class OrderService:
                 approvers=hold.approvers,
                 placed_at=format_time(hold.placed_at),
             )
-            for hold in await standing(records)
+            for hold in await standing(records, access)
         ]
-        return pb.ListHoldsResponse(holds=holds, tenant=records.tenant)
+        return pb.ListHoldsResponse(holds=holds)
+
+    async def GetTenant(
+        self, request: pb.GetTenantRequest, context: Context
+    ) -> pb.GetTenantResponse:
+        return pb.GetTenantResponse(tenant=self._tenants.get(request.log).tenant)
 
 
 def order_status(error: Exception) -> grpc.Status:

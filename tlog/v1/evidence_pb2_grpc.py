@@ -53,7 +53,8 @@ class EvidenceServiceServicer:
 
         Refusals carry google.rpc details, as those of LogService do. FAILED_PRECONDITION: no published
         checkpoint has all of the records yet, as long as its quorum is away; nothing is recorded, and
-        it may be asked again.
+        it may be asked again. INVALID_ARGUMENT, of a subject whom no record is about: that is recorded,
+        as a reading.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

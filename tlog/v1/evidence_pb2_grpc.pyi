@@ -40,7 +40,8 @@ class EvidenceServiceStub:
 
     Refusals carry google.rpc details, as those of LogService do. FAILED_PRECONDITION: no published
     checkpoint has all of the records yet, as long as its quorum is away; nothing is recorded, and
-    it may be asked again.
+    it may be asked again. INVALID_ARGUMENT, of a subject whom no record is about: that is recorded,
+    as a reading.
     """
 
 @_typing.type_check_only
@@ -55,7 +56,8 @@ class EvidenceServiceAsyncStub(EvidenceServiceStub):
 
     Refusals carry google.rpc details, as those of LogService do. FAILED_PRECONDITION: no published
     checkpoint has all of the records yet, as long as its quorum is away; nothing is recorded, and
-    it may be asked again.
+    it may be asked again. INVALID_ARGUMENT, of a subject whom no record is about: that is recorded,
+    as a reading.
     """
 
 class EvidenceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -73,7 +75,8 @@ class EvidenceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Refusals carry google.rpc details, as those of LogService do. FAILED_PRECONDITION: no published
         checkpoint has all of the records yet, as long as its quorum is away; nothing is recorded, and
-        it may be asked again.
+        it may be asked again. INVALID_ARGUMENT, of a subject whom no record is about: that is recorded,
+        as a reading.
         """
 
 def add_EvidenceServiceServicer_to_server(servicer: EvidenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -193,22 +193,26 @@ class DryRunRequest(_message.Message):
     LOG_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     log: _builtins.str
     """Name of the log; empty when the server holds only one."""
     subject: _builtins.str
     """The subject's identifier."""
     request_id: _builtins.str
     """The request that the erasure would be for; may be empty."""
+    purpose: _builtins.str
+    """What it is asked for; it is recorded with who asked. At most 256 characters, nobody's name."""
     def __init__(
         self,
         *,
         log: _builtins.str = ...,
         subject: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        purpose: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log", b"log", "request_id", b"request_id", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log", b"log", "purpose", b"purpose", "request_id", b"request_id", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -260,7 +264,6 @@ class DryRunResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    TENANT_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     TYPES_FIELD_NUMBER: _builtins.int
@@ -269,8 +272,6 @@ class DryRunResponse(_message.Message):
     RECIPIENTS_FIELD_NUMBER: _builtins.int
     HOLDS_FIELD_NUMBER: _builtins.int
     ERASED_AT_FIELD_NUMBER: _builtins.int
-    tenant: _builtins.str
-    """The tenant's name, as an order needs it."""
     key_id: _builtins.str
     """Id of the key that would be destroyed, in lowercase hex; empty if there is none."""
     parts: _builtins.int
@@ -298,7 +299,6 @@ class DryRunResponse(_message.Message):
     def __init__(
         self,
         *,
-        tenant: _builtins.str = ...,
         key_id: _builtins.str = ...,
         parts: _builtins.int = ...,
         types: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
@@ -310,7 +310,7 @@ class DryRunResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_erased_at", b"_erased_at", "erased_at", b"erased_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_erased_at", b"_erased_at", "erased_at", b"erased_at", "holds", b"holds", "key_id", b"key_id", "parts", b"parts", "recipients", b"recipients", "retention_classes", b"retention_classes", "shared", b"shared", "tenant", b"tenant", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_erased_at", b"_erased_at", "erased_at", b"erased_at", "holds", b"holds", "key_id", b"key_id", "parts", b"parts", "recipients", b"recipients", "retention_classes", b"retention_classes", "shared", b"shared", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__erased_at: _TypeAlias = _typing.Literal["erased_at"]  # noqa: Y015
     _WhichOneofArgType__erased_at: _TypeAlias = _typing.Literal["_erased_at", b"_erased_at"]  # noqa: Y015
@@ -320,21 +320,29 @@ Global___DryRunResponse: _TypeAlias = DryRunResponse  # noqa: Y015
 
 @_typing.final
 class ListHoldsRequest(_message.Message):
-    """ListHoldsRequest names a log."""
+    """ListHoldsRequest asks for the holds of a log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LOG_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     log: _builtins.str
     """Name of the log; empty when the server holds only one."""
+    purpose: _builtins.str
+    """What they are asked for; it is recorded with who asked. At most 256 characters, nobody's name."""
+    request_id: _builtins.str
+    """The request that they are asked for; may be empty."""
     def __init__(
         self,
         *,
         log: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log", b"log", "purpose", b"purpose", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -347,9 +355,6 @@ class ListHoldsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HOLDS_FIELD_NUMBER: _builtins.int
-    TENANT_FIELD_NUMBER: _builtins.int
-    tenant: _builtins.str
-    """The tenant's name, as an order needs it."""
     @_builtins.property
     def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___LegalHold]:
         """Those that stand."""
@@ -358,11 +363,10 @@ class ListHoldsResponse(_message.Message):
         self,
         *,
         holds: _abc.Iterable[Global___LegalHold] | None = ...,
-        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["holds", b"holds", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holds", b"holds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -411,3 +415,47 @@ class LegalHold(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LegalHold: _TypeAlias = LegalHold  # noqa: Y015
+
+@_typing.final
+class GetTenantRequest(_message.Message):
+    """GetTenantRequest names a log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_FIELD_NUMBER: _builtins.int
+    log: _builtins.str
+    """Name of the log; empty when the server holds only one."""
+    def __init__(
+        self,
+        *,
+        log: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTenantRequest: _TypeAlias = GetTenantRequest  # noqa: Y015
+
+@_typing.final
+class GetTenantResponse(_message.Message):
+    """GetTenantResponse names a tenant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTenantResponse: _TypeAlias = GetTenantResponse  # noqa: Y015

@@ -52,6 +52,11 @@ class OrderServiceStub:
                 request_serializer=tlog_dot_v1_dot_orders__pb2.ListHoldsRequest.SerializeToString,
                 response_deserializer=tlog_dot_v1_dot_orders__pb2.ListHoldsResponse.FromString,
                 _registered_method=True)
+        self.GetTenant = channel.unary_unary(
+                '/tlog.v1.OrderService/GetTenant',
+                request_serializer=tlog_dot_v1_dot_orders__pb2.GetTenantRequest.SerializeToString,
+                response_deserializer=tlog_dot_v1_dot_orders__pb2.GetTenantResponse.FromString,
+                _registered_method=True)
 
 
 class OrderServiceServicer:
@@ -75,13 +80,24 @@ class OrderServiceServicer:
 
     def DryRun(self, request, context):
         """DryRun says what an erasure would do. It opens nothing and changes nothing.
+
+        It is itself recorded, with its purpose and who asked, before anything is told; the subject, if
+        there still is something to erase, finds that among their records. FAILED_PRECONDITION,
+        UNAVAILABLE: it cannot be told, or not be recorded, and nothing is told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListHolds(self, request, context):
-        """ListHolds lists the legal holds that stand.
+        """ListHolds lists the legal holds that stand; it is itself recorded, as DryRun.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTenant(self, request, context):
+        """GetTenant says whose records these are, as an order needs it: it stands in every record.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,6 +120,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.ListHolds,
                     request_deserializer=tlog_dot_v1_dot_orders__pb2.ListHoldsRequest.FromString,
                     response_serializer=tlog_dot_v1_dot_orders__pb2.ListHoldsResponse.SerializeToString,
+            ),
+            'GetTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenant,
+                    request_deserializer=tlog_dot_v1_dot_orders__pb2.GetTenantRequest.FromString,
+                    response_serializer=tlog_dot_v1_dot_orders__pb2.GetTenantResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -190,6 +211,33 @@ class OrderService:
             '/tlog.v1.OrderService/ListHolds',
             tlog_dot_v1_dot_orders__pb2.ListHoldsRequest.SerializeToString,
             tlog_dot_v1_dot_orders__pb2.ListHoldsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tlog.v1.OrderService/GetTenant',
+            tlog_dot_v1_dot_orders__pb2.GetTenantRequest.SerializeToString,
+            tlog_dot_v1_dot_orders__pb2.GetTenantResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,9 +51,16 @@ class OrderServiceStub:
     whether it was carried out; submit it again.
     """
     DryRun: _grpc.UnaryUnaryMultiCallable[_orders_pb2.DryRunRequest, _orders_pb2.DryRunResponse]
-    """DryRun says what an erasure would do. It opens nothing and changes nothing."""
+    """DryRun says what an erasure would do. It opens nothing and changes nothing.
+
+    It is itself recorded, with its purpose and who asked, before anything is told; the subject, if
+    there still is something to erase, finds that among their records. FAILED_PRECONDITION,
+    UNAVAILABLE: it cannot be told, or not be recorded, and nothing is told.
+    """
     ListHolds: _grpc.UnaryUnaryMultiCallable[_orders_pb2.ListHoldsRequest, _orders_pb2.ListHoldsResponse]
-    """ListHolds lists the legal holds that stand."""
+    """ListHolds lists the legal holds that stand; it is itself recorded, as DryRun."""
+    GetTenant: _grpc.UnaryUnaryMultiCallable[_orders_pb2.GetTenantRequest, _orders_pb2.GetTenantResponse]
+    """GetTenant says whose records these are, as an order needs it: it stands in every record."""
 
 @_typing.type_check_only
 class OrderServiceAsyncStub(OrderServiceStub):
@@ -73,9 +80,16 @@ class OrderServiceAsyncStub(OrderServiceStub):
     whether it was carried out; submit it again.
     """
     DryRun: _aio.UnaryUnaryMultiCallable[_orders_pb2.DryRunRequest, _orders_pb2.DryRunResponse]  # type: ignore[assignment]
-    """DryRun says what an erasure would do. It opens nothing and changes nothing."""
+    """DryRun says what an erasure would do. It opens nothing and changes nothing.
+
+    It is itself recorded, with its purpose and who asked, before anything is told; the subject, if
+    there still is something to erase, finds that among their records. FAILED_PRECONDITION,
+    UNAVAILABLE: it cannot be told, or not be recorded, and nothing is told.
+    """
     ListHolds: _aio.UnaryUnaryMultiCallable[_orders_pb2.ListHoldsRequest, _orders_pb2.ListHoldsResponse]  # type: ignore[assignment]
-    """ListHolds lists the legal holds that stand."""
+    """ListHolds lists the legal holds that stand; it is itself recorded, as DryRun."""
+    GetTenant: _aio.UnaryUnaryMultiCallable[_orders_pb2.GetTenantRequest, _orders_pb2.GetTenantResponse]  # type: ignore[assignment]
+    """GetTenant says whose records these are, as an order needs it: it stands in every record."""
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     """OrderService carries out orders.
@@ -104,7 +118,12 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orders_pb2.DryRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orders_pb2.DryRunResponse, _abc.Awaitable[_orders_pb2.DryRunResponse]]:
-        """DryRun says what an erasure would do. It opens nothing and changes nothing."""
+        """DryRun says what an erasure would do. It opens nothing and changes nothing.
+
+        It is itself recorded, with its purpose and who asked, before anything is told; the subject, if
+        there still is something to erase, finds that among their records. FAILED_PRECONDITION,
+        UNAVAILABLE: it cannot be told, or not be recorded, and nothing is told.
+        """
 
     @_abc_1.abstractmethod
     def ListHolds(
@@ -112,6 +131,14 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orders_pb2.ListHoldsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orders_pb2.ListHoldsResponse, _abc.Awaitable[_orders_pb2.ListHoldsResponse]]:
-        """ListHolds lists the legal holds that stand."""
+        """ListHolds lists the legal holds that stand; it is itself recorded, as DryRun."""
+
+    @_abc_1.abstractmethod
+    def GetTenant(
+        self,
+        request: _orders_pb2.GetTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orders_pb2.GetTenantResponse, _abc.Awaitable[_orders_pb2.GetTenantResponse]]:
+        """GetTenant says whose records these are, as an order needs it: it stands in every record."""
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

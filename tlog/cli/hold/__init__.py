@@ -17,7 +17,7 @@ from tlog.cli.options import Verbs
         "--key dpo.key -o order.json",
         "tlog approve order.json --key ciso.key",
         "tlog hold place --order order.json",
-        "tlog hold list",
+        "tlog hold list --purpose audit",
     ),
 )
 def hold() -> None:

@@ -1,0 +1,141 @@
+"""What goes with a subject's key, and what holds it: told by what is public, nothing is opened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from tlog.audit.catalogue import TokenClass
+from tlog.audit.event import read_payload
+from tlog.audit.jws import parse_jws
+from tlog.audit.leaf import Leaf, parse_leaf
+from tlog.audit.obligations import Hold, erased_key
+from tlog.audit.rebuild import State
+from tlog.audit.tokens import canonical, make_token
+from tlog.log import EntryNotFound
+
+if TYPE_CHECKING:
+    from tlog.audit.records import Records
+
+_STEP: Final = 64
+_MAX_RECIPIENTS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What would go with a subject's key.
+
+    Attributes:
+        parts: sealed parts, each of one record.
+        types: records by type.
+        classes: records by retention class.
+        shared: records that say something of others as well, which goes too.
+        recipients: to whom records say that the subject's data went.
+        requests: of which there are records.
+        others: keys of those that share something.
+    """
+
+    parts: int = 0
+    types: Counter[str] = field(default_factory=Counter)
+    classes: Counter[str] = field(default_factory=Counter)
+    shared: int = 0
+    recipients: Sequence[str] = ()
+    requests: frozenset[str] = frozenset()
+    others: frozenset[bytes] = frozenset()
+
+
+async def survey(records: Records, key_id: bytes) -> Survey:
+    """Look through all that a key opens; in steps, and by what is public."""
+    types: Counter[str] = Counter()
+    classes: Counter[str] = Counter()
+    recipients: set[str] = set()
+    requests: set[str] = set()
+    others: set[bytes] = set()
+    parts = shared = 0
+    seen: set[bytes] = set()
+    for parts, key in enumerate(records.vault.parts_of(key_id), 1):
+        if parts % _STEP == 0:
+            await asyncio.sleep(0)
+        owners = records.vault.owners(key)
+        others.update(owners)
+        shared += len(owners) > 1
+        leaf_hash = key[16:48]
+        if leaf_hash in seen or (claims := _claims_of(records, leaf_hash)) is None:
+            continue
+        seen.add(leaf_hash)
+        kind = records.catalogue.types.get((claims["type"], claims["schema_version"]))
+        types[claims["type"]] += 1
+        classes[claims.get("retention_class") or (kind.retention if kind else "unknown")] += 1
+        recipients.update([*claims.get("recipients", ()), *_if_there(claims, "recipient")])
+        requests.update(_if_there(claims, "request_id"))
+    return Survey(
+        parts,
+        types,
+        classes,
+        shared,
+        _bounded(sorted(recipients)),
+        frozenset(requests),
+        frozenset(others - {key_id}),
+    )
+
+
+def _if_there(claims: dict[str, Any], name: str) -> list[str]:
+    return [claims[name]] if name in claims else []
+
+
+def _bounded(recipients: Sequence[str]) -> Sequence[str]:
+    """As many as a claim may list; that there are more is said."""
+    if len(recipients) <= _MAX_RECIPIENTS:
+        return recipients
+    kept = recipients[: _MAX_RECIPIENTS - 1]
+    return (*kept, f"and {len(recipients) - len(kept)} more, in the subject's records")
+
+
+def _claims_of(records: Records, leaf_hash: bytes) -> dict[str, Any] | None:
+    size = records.log.sequencer.edge.size
+    try:
+        return claims_at(records, records.log.reader.index_of(leaf_hash, size))[1]
+    except EntryNotFound:
+        return None  # its round has not come to the log, or never will
+
+
+def holds_on(
+    records: Records, state: State, key_id: bytes, seen: Survey, request_id: str
+) -> list[str]:
+    """The holds that keep a key: on its subject, on a request, on others that share something."""
+    requests = seen.requests | {request_id}
+    keys = seen.others | {key_id}
+    return [
+        name
+        for name, hold in sorted(state.obligations.holds.items())
+        if (hold.request_id in requests if hold.request_id else _held_key(records, hold) in keys)
+    ]
+
+
+def _held_key(records: Records, hold: Hold) -> bytes | None:
+    """The id of the key of the subject that a hold is on: its record has a part under it."""
+    owners = records.vault.owners(hold.part)
+    return owners[0] if owners else None
+
+
+def erased_at(records: Records, subject: str) -> int | None:
+    """The entry that says that a subject was erased; None if none does, or no more."""
+    identifier, found = canonical(subject), None
+    for epoch in records.vault.epochs():
+        if (secret := records.vault.find_epoch(epoch)) is None:
+            continue
+        token = make_token(
+            secret, TokenClass.EVIDENCE, epoch=epoch, field="subject", identifier=identifier
+        )
+        if (row := records.vault.store.get("state", erased_key(token))) is not None:
+            found = max(found or 0, int.from_bytes(row, "big"))
+    return found
+
+
+def claims_at(records: Records, index: int) -> tuple[Leaf, dict[str, Any]]:
+    """A record, and its public claims."""
+    leaf = parse_leaf(records.log.reader.entry(index, records.log.sequencer.edge.size))
+    return leaf, read_payload(parse_jws(leaf.jws))
