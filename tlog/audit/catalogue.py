@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -119,8 +119,16 @@ class Catalogue:
             raise _no_type(name)
         return found
 
-    def check_public(self, kind: EventType, payload: Mapping[str, Any]) -> None:
+    def check_public(
+        self, kind: EventType, payload: Mapping[str, Any], *, recorded: bool = False
+    ) -> None:
         """Check the claims that stand in the clear, SD-JWT's own left out.
+
+        Args:
+            kind: the type that the event says it is of.
+            payload: its claims.
+            recorded: it is in a log: that something looks personal is told too late, and was not
+                seen when it came in.
 
         Raises:
             EventRefused: the field that is missing, not declared, malformed, or personal.
@@ -137,14 +145,8 @@ class Catalogue:
             elif claim.check is not None and (text := claim.check(name, value)):
                 free.append((name, text))
         # One search for all, as nearly all are clean; a newline stops every pattern.
-        if free and find_personal("\n".join([text for _, text in free])):
-            for name, text in free:
-                if found := find_personal(text):
-                    raise EventRefused(
-                        f"it seems to hold {found}, and it is public for ever: disclose it "
-                        "instead, or keep it out",
-                        field=name,
-                    )
+        if free and not recorded and find_personal("\n".join([text for _, text in free])):
+            _refuse_personal(free)
         self._check_retention(kind, payload)
 
     def _refuse_public(self, kind: EventType, name: str) -> None:
@@ -189,6 +191,16 @@ class Catalogue:
             CatalogueError: it is malformed, or changes what is defined already.
         """
         return _build(_parse(text), self)
+
+
+def _refuse_personal(claims: Iterable[tuple[str, str]]) -> None:
+    for name, text in claims:
+        if found := find_personal(text):
+            raise EventRefused(
+                f"it seems to hold {found}, and it is public for ever: disclose it instead, or "
+                "keep it out",
+                field=name,
+            )
 
 
 def _no_type(name: object) -> EventRefused:

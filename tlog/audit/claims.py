@@ -1,6 +1,11 @@
 """The kinds of claims, and what each lets through.
 
-A check returns the text in which personal data is to be looked for: what people may write freely.
+A check returns the text in which personal data is to be looked for: what people may write freely,
+and whatever else may hold a number of somebody. Of hex that is digits from end to end: somewhere in
+a digest, or an id, a number of a card comes up by chance.
+
+`searched = false` in the catalogue is for a name, an integer or hex that cannot be anybody's, and
+must not be refused for how it looks: what is registered, a place in a sequence, drawn at random.
 """
 
 from __future__ import annotations
@@ -72,18 +77,37 @@ def claim_of(name: str, table: dict[str, Any]) -> Claim:
 
 def _check_of(kind: object, rest: dict[str, Any], where: str) -> Check:
     match kind:
-        case "string" | "strings" | "hex":
-            limit = _bound(rest, "max", 256, MAX_STRING, where)
-            if kind == "hex":
-                return _pattern(_HEX, "lowercase hex", limit)
-            return _string(limit) if kind == "string" else _strings(_string(limit))
-        case "integer":
-            return _integer(_bound(rest, "min", -MAX_INTEGER, MAX_INTEGER, where))
+        case "string" | "strings":
+            text = _string(_bound(rest, "max", 256, MAX_STRING, where))
+            return text if kind == "string" else _strings(text)
+        case "name" | "integer" | "hex":
+            return _bounded(kind, rest, where)
         case "enum":
             return _enum(rest.pop("values", None), where)
     if not isinstance(kind, str) or kind not in _SIMPLE:
         raise CatalogueError(f"unknown kind {kind!r}", field=f"{where}.kind")
     return _SIMPLE[kind]
+
+
+def _bounded(kind: str, rest: dict[str, Any], where: str) -> Check:
+    """The check of a kind in which nobody writes freely, and yet there may be anybody's number."""
+    check = check_producer_name
+    if kind == "integer":
+        check = _integer(_bound(rest, "min", -MAX_INTEGER, MAX_INTEGER, where))
+    elif kind == "hex":
+        check = _pattern(_HEX, "lowercase hex", _bound(rest, "max", 256, MAX_STRING, where))
+    searched = rest.pop("searched", True)
+    if type(searched) is not bool:
+        raise CatalogueError("true or false", field=f"{where}.searched")
+    if not searched:
+        return check
+
+    def check_and_search(field: str, value: Any) -> str:
+        check(field, value)
+        text = str(value)
+        return text if kind != "hex" or text.isdigit() else ""
+
+    return check_and_search
 
 
 def _bound(rest: dict[str, Any], key: str, default: int, limit: int, where: str) -> int:
@@ -175,13 +199,14 @@ _SIMPLE: Final[dict[str, Check]] = {
     "boolean": _boolean,
     "time": _time,
     "vkey": _vkey,
-    "name": _pattern(_NAME, "a name of a-z, 0-9, `.`, `_` and `-`, at most 63", 63),
     "uuid7": _pattern(_UUID7, "a UUID of version 7 (RFC 9562), in lowercase", 36),
     "signed": _pattern(_SIGNED, "a JWS in the general JSON serialization (RFC 7515)", 8192),
     "sha256": _pattern(_SHA256, "a SHA-256 hash in lowercase hex", 64),
 }
 
-check_producer_name: Final[Check] = _SIMPLE["name"]
+check_producer_name: Final[Check] = _pattern(
+    _NAME, "a name of a-z, 0-9, `.`, `_` and `-`, at most 63", 63
+)
 """The check of the name of a producer, or of a tenant."""
 
 _identifier: Final[Check] = _string(512)

@@ -233,7 +233,7 @@ def _check_signatures(
                 raise EventRefused(f"signed by a key of {key.name}", field="producer_id")
             registry.producers[key.name].check(record.type)
             if record.type.startswith(KEY_EVENTS):
-                catalogue.check_public(catalogue.type_of(payload), payload)
+                catalogue.check_public(catalogue.type_of(payload), payload, recorded=True)
                 occurred_at = parse_time(payload["occurred_at"], field="occurred_at")
                 registry.apply(payload, occurred_at=occurred_at, received_at=received_at)
             elif record.type == ERASED and "order" in payload:
