@@ -17,7 +17,7 @@ from tests.audit.tenant import indices, opened
 from tests.audit.test_expiry import Clock, passed
 from tlog.audit import Catalogue, Draft, EventRefused, strays
 from tlog.audit.expiry import months_before
-from tlog.audit.records import Records
+from tlog.audit.records import Recorded, Records
 
 MONTHS = {"short": 12, "long": 36}
 Version = tuple[str, int]
@@ -81,6 +81,9 @@ async def test_after_a_bump_each_version_is_taken_and_has_its_own_class(tmp_path
         (refusal,) = await records.accept([order_placed(clock, 4, two)])
         assert isinstance(refusal, EventRefused)
         assert "only [2]" in str(refusal)
+        # But whoever had no answer, and sends it again, is told where it stands.
+        (known,) = await records.accept([spooled])
+        assert known == Recorded(5, duplicate=True)
         clock.now = datetime(2024, 1, 1, tzinfo=UTC)
         assert await passed(records) == 1
 

@@ -12,6 +12,8 @@ in the spool of a producer, or in the log, where they expire by the class of the
     version = 2
     retention = "orders"
     required = ["order_id"]
+
+The server gets the file before its producers do: a version that it does not know, it refuses.
 """
 
 from __future__ import annotations

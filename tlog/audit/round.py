@@ -33,6 +33,8 @@ Incoming = tuple[Jws, Sequence[str]] | Draft
 """An event that was taken apart, or one of the log's own."""
 MAX_VERSIONS: Final = 64
 """Contents that one event id may come with before it is refused."""
+# What says of which type an event is.
+_KIND = frozenset({"type", "schema_version"})
 # What a leaf has beside the JWS: its frame, and each token.
 _FRAME, _TOKEN = 80, 110
 
@@ -144,7 +146,7 @@ class Round:
         try:
             key = self.registry.key(jws.kid, now=self._now)
         except EventRefused:
-            # What was recorded while the key was valid is answered as ever.
+            # What was recorded while the key was valid is not refused when it comes again.
             if (placed := self._recorded_before(jws)) is not None:
                 return placed
             raise
@@ -152,9 +154,14 @@ class Round:
             key.name, key.public_key, jws.signature, jws.signing_input
         ):
             verify_jws(jws, key)
-        return self._append(
-            read_event(jws, encoded, tenant=self._tenant, catalogue=self._catalogue)
-        )
+        try:
+            event = read_event(jws, encoded, tenant=self._tenant, catalogue=self._catalogue)
+        except EventRefused as refusal:
+            # Nor is what was recorded while its type was in the catalogue.
+            if refusal.field not in _KIND or (placed := self._recorded_before(jws)) is None:
+                raise
+            return placed
+        return self._append(event)
 
     def _recorded_before(self, jws: Jws) -> Placed | None:
         event_id = read_payload(jws).get("event_id")
