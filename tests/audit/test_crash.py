@@ -1,118 +1,163 @@
-"""Kill -9 at each step from receipt to answer: nothing is lost, and nothing is there twice."""
+"""Kill -9 between the commits of vault, log and index, in every order: nothing lost, nor twice."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
-import sys
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
+from tests.audit.dying import Dying, killed
 from tests.audit.producer import access, signed
 from tests.audit.tenant import indices, opened, tenant, values
+from tlog.audit.index import DIRECTORY
+from tlog.audit.indexer import Indexer, reindex
+from tlog.audit.records import Records
 from tlog.audit.search import Query, find
-
-# Records the events on its standard input, one each line, and dies where it is told to.
-DYING = """
-import asyncio, os, signal, sqlite3, sys
-from pathlib import Path
-from tests.audit.tenant import opened
+from tlog.log import Log
 from tlog.log.sequencer import Sequencer
-from tlog.audit.round import Round
 from tlog.store.sealed import SealedStore
 
-where = sys.argv[2]
-live = False
+# The steps of a round, and whether the log has it after a kill there.
+STEPS: Final[dict[str, set[bool]]] = {
+    "before the vault": {False},
+    "between write and sync of the vault": {False},
+    "between vault and log": {False},
+    "between write and sync of the log": {False, True},
+    "between log and unmarking": {True},
+    "before the answer": {True},
+    "after the answer": {True},
+}
+# How far the index is then: it runs apart from the rounds, and may be anywhere.
+INDEX: Final = ("behind", "within a commit", "up to date")
+SUBJECTS: Final = [f"{i}@example.com" for i in range(20)]
 
-def die(point):
-    if live and point == where:
-        os.kill(os.getpid(), signal.SIGKILL)
 
-def around(owner, name, before, after):
-    real = getattr(owner, name)
-    def wrapped(*args, **kwargs):
-        die(before)
-        result = real(*args, **kwargs)
-        die(after)
-        return result
-    setattr(owner, name, wrapped)
+class _Database(sqlite3.Connection):
+    """One that tells when it is about to commit to the index."""
 
-class Database(sqlite3.Connection):
-    def executemany(self, sql, rows):
-        die("before the index")
-        return super().executemany(sql, rows)
+    committing: Callable[[], None] = staticmethod(lambda: None)
 
-    def execute(self, sql, *given):
+    def execute(self, sql: str, *given: Any) -> sqlite3.Cursor:
         if sql.startswith("UPDATE covers"):
-            die("within the index")
+            self.committing()
         return super().execute(sql, *given)
 
-    def __exit__(self, *error):
-        super().__exit__(*error)
-        die("after the index")
 
-connect = sqlite3.connect
-sqlite3.connect = lambda *given, **more: connect(*given, factory=Database, **more)
+async def _record(
+    directory: Path, where: str, indexed: str, first: Sequence[str], events: Sequence[str]
+) -> None:
+    """Two rounds, of which the index has nothing at first, in a process that dies of the second."""
+    dying, go = Dying(where), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    _hold(go)
+    async with opened(directory) as records:
 
-around(Round, "marks", "before the vault", "")
-around(SealedStore, "sync", "between write and sync of the vault", "between vault and log")
-around(Sequencer, "_write", "", "between write and sync of the log")
-around(Round, "unmarks", "between log and answer", "")
-around(Round, "count", "before the answer", "")
+        async def at(step: str) -> None:
+            """The index goes on to where it is to be, and then the process dies."""
+            if not dying.live or step != where:
+                return
+            if indexed != "behind":
+                if indexed == "within a commit":
+                    _Database.committing = staticmethod(lambda: dying.at(where))
+                go.set()
+                records.grew.set()
+                assert records.index is not None
+                size = records.log.sequencer.edge.size
+                assert await records.index.caught_up(size, patience=60) == size
+                assert indexed == "up to date"  # else it is dead by now
+            dying.at(step)
 
-async def main():
-    global live
-    async with opened(Path(sys.argv[1])) as records:
-        events = sys.stdin.read().split()
-        await records.index.caught_up(records.log.sequencer.edge.size, patience=30)
-        live = True
-        outcomes = await records.accept(events)
-        await records.index.caught_up(records.log.sequencer.edge.size, patience=30)
-        print(outcomes, flush=True)
-
-asyncio.run(main())
-"""
+        _slow(at, loop)
+        await records.accept(first)
+        dying.live = True
+        await at("before the vault")
+        await records.accept(events)
+        await at("after the answer")
 
 
-@pytest.mark.parametrize(
-    ("where", "recorded"),
-    [
-        ("before the vault", {False}),
-        ("between write and sync of the vault", {False}),
-        ("between vault and log", {False}),
-        ("between write and sync of the log", {False, True}),
-        ("between log and answer", {True}),
-        ("before the answer", {True}),
-        ("before the index", {True}),
-        ("within the index", {True}),
-        ("after the index", {True}),
-    ],
-)
-async def test_killed(tmp_path: Path, where: str, recorded: set[bool]) -> None:
-    subjects = [f"{i}@example.com" for i in range(20)]
-    events = [signed(access(subject), seq) for seq, subject in enumerate(subjects, 1)]
-    events.append(signed(access(), 23))  # a gap, so that the log has something to say
-    async with tenant(tmp_path) as records:
-        await records.accept(events[:5])
-    child = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", DYING, str(tmp_path), where],
-        input="\n".join(events[3:]),
-        capture_output=True,
-        text=True,
-        check=False,
+def _hold(go: asyncio.Event) -> None:
+    """The index takes nothing in before it may."""
+    take_in, connect = Indexer._take_in, sqlite3.connect
+
+    async def held(indexer: Indexer) -> None:
+        await go.wait()
+        await take_in(indexer)
+
+    Indexer._take_in = held  # type: ignore[method-assign]
+    sqlite3.connect = lambda *given, **more: connect(  # type: ignore[assignment]
+        *given, factory=_Database, **more
     )
-    assert child.returncode == -signal.SIGKILL, child.stderr
-    assert child.stdout == ""
-    async with opened(tmp_path) as records:
+
+
+def _slow(at: Callable[[str], Any], loop: asyncio.AbstractEventLoop) -> None:
+    """Each step of a round is told of."""
+    commit, submit, sync_log = Records._commit, Sequencer.submit, Sequencer._sync
+    sync_vault = SealedStore.sync
+
+    def syncs_vault(store: SealedStore) -> None:  # in a thread
+        asyncio.run_coroutine_threadsafe(at("between write and sync of the vault"), loop).result()
+        sync_vault(store)
+        asyncio.run_coroutine_threadsafe(at("between vault and log"), loop).result()
+
+    async def syncs_log(sequencer: Sequencer, *given: Any) -> None:
+        await at("between write and sync of the log")
+        await sync_log(sequencer, *given)
+
+    def submits(sequencer: Sequencer, entries: Sequence[bytes]) -> Any:
+        accepted = submit(sequencer, entries)
+
+        async def placed() -> Sequence[int]:
+            indices = await accepted
+            await at("between log and unmarking")
+            return indices
+
+        return placed()
+
+    async def commits(records: Records, *given: Any) -> Sequence[int]:
+        placed = await commit(records, *given)
+        await at("before the answer")
+        return placed
+
+    for owner, name, made in (
+        (SealedStore, "sync", syncs_vault),
+        (Sequencer, "_sync", syncs_log),
+        (Sequencer, "submit", submits),
+        (Records, "_commit", commits),
+    ):
+        setattr(owner, name, made)
+
+
+@pytest.mark.parametrize("indexed", INDEX)
+@pytest.mark.parametrize("where", STEPS)
+async def test_killed(tmp_path: Path, where: str, indexed: str) -> None:
+    events = await _begin(tmp_path)
+    await killed(_record, tmp_path, where, indexed, events[3:12], events[9:])
+    await _check(tmp_path, events, STEPS[where])
+
+
+async def _begin(directory: Path) -> list[str]:
+    """The events; five of them are recorded."""
+    events = [signed(access(subject), seq) for seq, subject in enumerate(SUBJECTS, 1)]
+    events.append(signed(access(), 23))  # a gap, so that the log has something to say
+    async with tenant(directory) as records:
+        await records.accept(events[:5])
+    return events
+
+
+async def _check(directory: Path, events: list[str], recorded: set[bool]) -> None:
+    """All is there that was answered, once; the rest once it is sent again; and the index of it."""
+    async with opened(directory) as records:
         store = records.vault.store
         size = records.log.sequencer.edge.size
-        assert size in {7 + 17 * done for done in recorded}
+        assert size in {14 + 10 * done for done in recorded}
         assert list(store.items("pending")) == []
-        assert len(list(store.items("parts"))) == {7: 10, 24: 41}[size]
-        assert len(list(store.items("by_subject"))) == {7: 10, 24: 41}[size]
+        assert len(list(store.items("parts"))) == {14: 24, 24: 41}[size]
+        assert len(list(store.items("by_subject"))) == {14: 24, 24: 41}[size]
         # The producer has no answer, and sends it all again: as if nothing had happened.
         outcomes = await records.accept(events[3:])
         assert indices(outcomes) == [5, 6, *range(7, 23)]
@@ -120,10 +165,30 @@ async def test_killed(tmp_path: Path, where: str, recorded: set[bool]) -> None:
         assert records._state is not None
         assert records._state.registry.producers["shop"].next_seq == 24
         assert records._state.registry.producers["log"].next_seq == 4
-        for i, subject in enumerate(subjects):
+        for i, subject in enumerate(SUBJECTS):
             assert values(records, 2 + i)[1] == {"id": subject}
             places, complete_to = await find(records, Query(subject=subject), limit=9)
             assert ([index for _, index in places], complete_to) == ([2 + i], 24)
         places, _ = await find(records, Query(), limit=99)
         assert sorted(index for _, index in places) == list(range(24))
         assert records.read(23).payload["gap_kind"] == "gap"
+    kept = _index_of(directory)
+    async with Log.opened(directory / "log") as log:
+        await reindex(directory / "log", log)
+    assert _index_of(directory) == kept
+
+
+def _index_of(directory: Path) -> list[list[tuple[Any, ...]]]:
+    """All rows of the index; the numbers of kinds mean nothing."""
+    path = directory / "log" / DIRECTORY / "records.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        return [
+            sorted(database.execute(query).fetchall(), key=repr)
+            for query in (
+                "SELECT * FROM covers",
+                "SELECT * FROM subjects",
+                "SELECT type, producer, outcome FROM kinds",
+                "SELECT idx, at, type, producer, outcome, request_id, resource_type, actor, "
+                "resource FROM records JOIN kinds USING (kind)",
+            )
+        ]

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -18,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.audit.approvers import CISO, DPO, every_byte, governed, order
+from tests.audit.dying import Dying, killed
 from tests.audit.producer import ALICE, SHOP, access, received, signed
 from tests.audit.tenant import NOW, indices, opened, types, values
 from tlog.audit import Draft, EventRefused, overview
@@ -25,15 +23,19 @@ from tlog.audit.codec import decode_base64url, dump_json, encode_base64url
 from tlog.audit.erasing import Receipt, submit
 from tlog.audit.errors import AuditError, Held, OrderRefused
 from tlog.audit.jws import parse_jws, verify_jws
+from tlog.audit.obligations import Obligations
 from tlog.audit.orders import TYPE, Document, Kind, Limits, check_order, parse_document, read_order
 from tlog.audit.overview import preview, standing
 from tlog.audit.reading import Access, Caller
 from tlog.audit.records import Records
+from tlog.audit.round import Round
 from tlog.audit.search import Query, find_all
 from tlog.audit.survey import Survey, erased_at, survey
 from tlog.audit.vault import Erasure, Part, split_part
 from tlog.log import Overloaded, Unavailable
+from tlog.log.sequencer import Sequencer
 from tlog.store import StoreFull
+from tlog.store.sealed import SealedStore
 
 BOB = "bob@example.com"
 LOOK = Access(Caller("olga", "local_user"), "request R-1")
@@ -492,49 +494,20 @@ async def test_a_vault_from_an_old_copy_forgets_again(tmp_path: Path) -> None:
         assert row[13:] not in every_byte(tmp_path)
 
 
-DYING = """
-import asyncio, os, signal, sys
-from pathlib import Path
-from tests.audit.tenant import opened
-from tlog.audit.erasing import submit
-from tlog.audit.obligations import Obligations
-from tlog.audit.round import Round
-from tlog.log.sequencer import Sequencer
-from tlog.store.sealed import SealedStore
-
-where = sys.argv[2]
-live = False
-
-def die(point):
-    if live and point == where:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def around(owner, name, before, after):
-    real = getattr(owner, name)
-    def wrapped(*args, **kwargs):
-        die(before)
-        result = real(*args, **kwargs)
-        die(after)
-        return result
-    setattr(owner, name, wrapped)
-
-around(Round, "marks", "before the vault", "")
-around(SealedStore, "sync", "", "between vault and log")
-around(Sequencer, "_write", "", "between write and sync of the log")
-around(Round, "unmarks", "after the log", "")
-around(Obligations, "apply", "", "before the deed")
-around(SealedStore, "begin_shred", "", "the key is written over")
-around(SealedStore, "compact_shredded", "", "compacted")
-around(SealedStore, "end_shred", "", "before the receipt")
-
-async def main():
-    global live
-    async with opened(Path(sys.argv[1])) as records:
-        live = True
-        print(await submit(records, sys.stdin.buffer.read()), flush=True)
-
-asyncio.run(main())
-"""
+async def _erase(directory: Path, where: str, made: bytes) -> None:
+    """Carry an order out, in a process that dies of it."""
+    dying = Dying(where)
+    dying.around(Round, "marks", before="before the vault")
+    dying.around(SealedStore, "sync", after="between vault and log")
+    dying.around(Sequencer, "_write", after="between write and sync of the log")
+    dying.around(Round, "unmarks", before="after the log")
+    dying.around(Obligations, "apply", after="before the deed")
+    dying.around(SealedStore, "begin_shred", after="the key is written over")
+    dying.around(SealedStore, "compact_shredded", after="compacted")
+    dying.around(SealedStore, "end_shred", after="before the receipt")
+    async with opened(directory) as records:
+        dying.live = True
+        await submit(records, made)
 
 
 @pytest.mark.parametrize(
@@ -558,15 +531,7 @@ async def test_killed(tmp_path: Path, where: str, erased: set[bool]) -> None:
         row = records.vault.store.get("keys", key.key_id)
         assert row is not None
     made = order().encode()
-    child = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", DYING, str(tmp_path), where],
-        input=made,
-        capture_output=True,
-        check=False,
-    )
-    assert child.returncode == -signal.SIGKILL, child.stderr
-    assert child.stdout == b""
+    await killed(_erase, tmp_path, where, made)
     async with opened(tmp_path) as records:
         recorded = records.log.sequencer.edge.size == 7
         assert recorded in erased

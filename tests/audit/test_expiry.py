@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-import signal
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,18 +13,22 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.audit.approvers import every_byte, governed, order
+from tests.audit.dying import Dying, killed
 from tests.audit.producer import ALICE, CATALOGUE, access, received, signed
 from tests.audit.tenant import indices, opened, types, values
 from tlog.audit import Draft, expiry
 from tlog.audit.claims import event_id_bytes
 from tlog.audit.erasing import submit
 from tlog.audit.expiry import epoch_end, epoch_start, expire, expiring, months_before
+from tlog.audit.obligations import Obligations
 from tlog.audit.orders import Kind
 from tlog.audit.records import Records
+from tlog.audit.round import Round
 from tlog.audit.survey import erased_at
 from tlog.audit.tokens import epoch_of
 from tlog.audit.vault import Erasure, Part, split_part
 from tlog.store import StoreFull
+from tlog.store.sealed import SealedStore
 
 BOB = "bob@example.com"
 START = datetime(2020, 1, 15, 12, tzinfo=UTC)
@@ -406,47 +407,19 @@ def _check(records: Records, known: Any, lost: set[tuple[int, str]]) -> None:
             assert bool(part.disclosures) is (part.erasure is None and part.expiry is None)
 
 
-DYING = """
-import asyncio, os, signal, sys
-from datetime import UTC, datetime
-from pathlib import Path
-from tests.audit.tenant import opened
-from tlog.audit.expiry import expire
-from tlog.audit.obligations import Obligations
-from tlog.audit.round import Round
-from tlog.store.sealed import SealedStore
-
-where = sys.argv[2]
-live = False
-
-def die(point):
-    if live and point == where:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def around(owner, name, before, after):
-    real = getattr(owner, name)
-    def wrapped(*args, **kwargs):
-        die(before)
-        result = real(*args, **kwargs)
-        die(after)
-        return result
-    setattr(owner, name, wrapped)
-
-around(SealedStore, "sync", "", "between vault and log")
-around(Round, "unmarks", "after the log", "")
-around(Obligations, "apply", "", "before the deed")
-around(SealedStore, "begin_shred", "", "written over")
-around(SealedStore, "compact_shredded", "before the files", "compacted")
-
-async def main():
-    global live
-    clock = lambda: datetime(2023, 1, 1, tzinfo=UTC)
-    async with opened(Path(sys.argv[1]), clock=clock) as records:
-        live = True
-        print(await expire(records, now=clock(), pace=0), flush=True)
-
-asyncio.run(main())
-"""
+async def _expire(directory: Path, where: str) -> None:
+    """Let go what is past its time, in a process that dies of it."""
+    dying = Dying(where)
+    dying.around(SealedStore, "sync", after="between vault and log")
+    dying.around(Round, "unmarks", before="after the log")
+    dying.around(Obligations, "apply", after="before the deed")
+    dying.around(SealedStore, "begin_shred", after="written over")
+    dying.around(SealedStore, "compact_shredded", before="before the files", after="compacted")
+    clock = Clock()
+    clock.now = datetime(2023, 1, 1, tzinfo=UTC)
+    async with opened(directory, clock=clock) as records:
+        dying.live = True
+        await expire(records, now=clock(), pace=0)
 
 
 @pytest.mark.parametrize(
@@ -465,13 +438,7 @@ async def test_killed(tmp_path: Path, where: str, recorded: bool) -> None:
     async with governed(tmp_path, clock=clock) as records:
         await records.accept([at(clock, access(ALICE), 1), at(clock, received(), 2)])
         secrets = sealed(records, 4)
-    child = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", DYING, str(tmp_path), where],
-        capture_output=True,
-        check=False,
-    )
-    assert child.returncode == -signal.SIGKILL, child.stderr
+    await killed(_expire, tmp_path, where)
     clock.now = datetime(2023, 1, 1, tzinfo=UTC)
     async with opened(tmp_path, clock=clock) as records:
         assert records.log.sequencer.edge.size == 6 + recorded
