@@ -88,7 +88,7 @@ def _hold(go: asyncio.Event) -> None:
         await go.wait()
         await take_in(indexer)
 
-    Indexer._take_in = held  # type: ignore[method-assign]
+    Indexer._take_in = held  # type: ignore[method-assign, assignment]
     sqlite3.connect = lambda *given, **more: connect(  # type: ignore[assignment]
         *given, factory=_Database, **more
     )
