@@ -119,7 +119,7 @@ async def test_each_class_has_its_day(tmp_path: Path) -> None:
         assert records.vault.find_subject(ALICE) is None
         assert records.vault.store.get("keys", alice.key_id) is None
         assert records.vault.find_subject(BOB) is not None
-        assert erased_at(records, ALICE) is None
+        assert erased_at(records.vault, ALICE) is None
         assert await passed(records) == 0
         assert records.log.sequencer.edge.size == 9
         clock.now = datetime(2025, 3, 15, 12, tzinfo=UTC)  # 62 months
@@ -246,7 +246,7 @@ async def test_what_was_erased_stays_erased(tmp_path: Path) -> None:
         assert records.read(4).parts == [erased, erased, Part(expiry=7)]
         assert records.read(5).parts == [erased, erased]
         assert records.vault.find_subject(BOB) is None  # also what they shared is past its time
-        assert erased_at(records, ALICE) == 6
+        assert erased_at(records.vault, ALICE) == 6
 
 
 async def test_token_keys_go_when_no_record_needs_them(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ async def test_token_keys_go_when_no_record_needs_them(tmp_path: Path) -> None:
         await records.accept([at(clock, received(subjects=[{"id": "carol"}]), 3)])
         hold = order(Kind.PLACE, subject="carol", now=clock.now).encode()
         await submit(records, hold)
-        assert erased_at(records, ALICE) == 5
+        assert erased_at(records.vault, ALICE) == 5
         store = records.vault.store
         secret = store.get("epochs", b"2020Q1")
         assert secret is not None
@@ -277,7 +277,7 @@ async def test_token_keys_go_when_no_record_needs_them(tmp_path: Path) -> None:
         assert secret[12:] not in every_byte(tmp_path)
         claims = records.read(records.log.sequencer.edge.size - 1).payload
         assert (claims["type"], claims["expired_epoch"]) == ("retention.expired", "2020Q1")
-        assert erased_at(records, ALICE) is None
+        assert erased_at(records.vault, ALICE) is None
         assert not list(store.items("state", b"erased/"))
         clock.now = datetime(2026, 1, 1, tzinfo=UTC)
         await passed(records)

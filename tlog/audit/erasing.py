@@ -139,7 +139,7 @@ async def _erase(
         raise OrderRefused("whom? The disclosure of the subject is missing", field="subject")
     key = records.vault.find_subject(canonical(order.subject))
     if key is None:
-        index = erased_at(records, order.subject)
+        index = erased_at(records.vault, order.subject)
         if index is None:
             return Receipt(order, None)
         return replace(_receipt(records, index, order), erased_before=True)

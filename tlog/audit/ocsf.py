@@ -100,11 +100,12 @@ KINDS: Final[Mapping[str, Kind]] = {
     "log.verified": Kind(API, 2),
     "log.gap_detected": Kind(API, OTHER),
     "log.conflict": Kind(API, OTHER),
+    "log.enrolled_again": Kind(API, OTHER),
     "log.heartbeat": Kind(API, OTHER),
 }
 _ACTIONS: Final = {"insert": 6, "create": 6, "delete": 7}
 """Of `access.modify`, where its action tells more."""
-_ALARMS: Final = frozenset({"log.gap_detected", "log.conflict"})
+_ALARMS: Final = frozenset({"log.gap_detected", "log.conflict", "log.enrolled_again"})
 _PLACED: Final = frozenset({"event_id", "type", "producer_id", "producer_seq", "outcome", "action"})
 
 

@@ -75,7 +75,7 @@ async def preview(records: Records, access: Access, subject: str) -> Preview:
         if records.vault.find_subject(name) != key:
             raise Unavailable("the subject was erased, or enrolled, meanwhile: ask again")
         holds = holds_on(records, state, key.key_id, seen, access.request_id) if key else ()
-        told = Preview(key.key_id if key else b"", seen, erased_at(records, subject), holds)
+        told = Preview(key.key_id if key else b"", seen, erased_at(records.vault, subject), holds)
         await note_read(
             records,
             access,

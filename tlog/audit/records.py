@@ -48,8 +48,9 @@ MAX_PENDING_BYTES = 128 << 20
 """Of the events that wait; whatever their number, one call is taken when nobody waits."""
 SNAPSHOT_EVERY = 4096
 """Entries between two snapshots: what a start reads again, and verifies again."""
-# An event may bring three records of the log's own with it: a conflict, a repeat, a clock.
-_PER_EVENT = 4
+# An event may bring four records of the log's own with it: a conflict, a repeat, a clock, and that
+# somebody is enrolled again.
+_PER_EVENT = 5
 _STEP = 32
 
 _log = structlog.get_logger(__name__)

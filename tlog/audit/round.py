@@ -6,11 +6,14 @@ Nothing here touches the disk but to read: what is to be written is gathered, an
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Final
+
+import structlog
 
 from tlog.audit import sdjwt
 from tlog.audit.catalogue import Catalogue, TokenClass
@@ -22,6 +25,7 @@ from tlog.audit.leaf import Leaf, encode_leaf
 from tlog.audit.obligations import OBLIGING, Obliging
 from tlog.audit.producers import Producer
 from tlog.audit.rebuild import ROW_SIZE, State, index_row, known_rows
+from tlog.audit.survey import erased_at, erased_epochs
 from tlog.audit.tokens import Token, canonical, epoch_of, identifier_of, make_token
 from tlog.audit.vault import Sealing, SubjectKey, Vault, joint_secret, part_key
 from tlog.audit.verifying import Claim
@@ -37,6 +41,8 @@ MAX_VERSIONS: Final = 64
 _KIND = frozenset({"type", "schema_version"})
 # What a leaf has beside the JWS: its frame, and each token.
 _FRAME, _TOKEN = 80, 110
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -57,6 +63,7 @@ class Counters:
     gap: int = 0
     repeat: int = 0
     clock: int = 0
+    enrolled_again: int = 0
     strays: int = 0
     producers: Mapping[str, Producer] = field(default_factory=dict)
 
@@ -103,6 +110,7 @@ class Round:
         self._fresh: dict[bytes, list[tuple[int, bytes]]] = {}
         self._stored: dict[bytes, bytes] = {}
         self._made: dict[tuple[bytes, TokenClass, str, str], Token] = {}
+        self._erased: list[str] | None = None
 
     def parse(self, event: str | Draft) -> Incoming | EventRefused:
         """Take an event apart; nothing is verified yet."""
@@ -218,6 +226,7 @@ class Round:
         findings = self.registry.apply(
             event.claims, occurred_at=event.occurred_at, received_at=self._now
         )
+        enrolled = self.sealing.enrolled
         place = self._place(event)
         for finding in findings:
             self._tell(finding.kind, Draft("log.gap_detected", finding.claims(), {}))
@@ -230,11 +239,28 @@ class Round:
                 "about_index": first,
             }
             self._tell("conflicts", Draft("log.conflict", about, {}))
+        if self.sealing.enrolled > enrolled:
+            self._tell_of_returned(event, self.sealing.enrolled_since(enrolled))
         return Placed(place, conflict=conflict)
 
     def _tell(self, kind: str, draft: Draft) -> None:
         self.findings.append(kind)
         self._own(draft)
+
+    def _tell_of_returned(self, event: Event, enrolled: Sequence[str]) -> None:
+        """Whoever was erased may come back, but not in silence: it may be an event that waited."""
+        if self._erased is None:
+            self._erased = erased_epochs(self._vault)
+        returned = [
+            {"id": identifier}
+            for identifier in enrolled
+            if self._erased and erased_at(self._vault, identifier, self._erased) is not None
+        ]
+        if returned:
+            about = {"about_producer": event.producer, "about_event": event.claims["event_id"]}
+            # Where leaves may not be longer than that event's, the figure alone says so.
+            with contextlib.suppress(EventRefused):
+                self._tell("enrolled_again", Draft("log.enrolled_again", about, {}, returned))
 
     def _place(self, event: Event) -> int:
         identifiers = [canonical(identifier) for identifier in event.subject_ids()]
@@ -307,5 +333,12 @@ class Round:
                 counters.duplicates += 1
             else:
                 counters.recorded += 1
+        if "enrolled_again" in self.findings:
+            _log.warning(
+                "events about subjects that were erased came in after that: if these are not new, "
+                "erase them again. See the records of type log.enrolled_again",
+                tenant=self._tenant,
+                events=self.findings.count("enrolled_again"),
+            )
         for kind in self.findings:
             setattr(counters, kind, getattr(counters, kind) + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,14 +12,16 @@ from tlog.audit.catalogue import TokenClass
 from tlog.audit.event import read_payload
 from tlog.audit.jws import parse_jws
 from tlog.audit.leaf import Leaf, parse_leaf
-from tlog.audit.obligations import Hold, erased_key
+from tlog.audit.obligations import Hold, erased_in, erased_key
 from tlog.audit.rebuild import State
 from tlog.audit.tokens import canonical, make_token
+from tlog.audit.vault import Vault
 from tlog.log import EntryNotFound
 
 if TYPE_CHECKING:
     from tlog.audit.records import Records
 
+MERGED: Final = "subject.merged"
 _STEP: Final = 64
 _MAX_RECIPIENTS: Final = 64
 
@@ -36,6 +38,8 @@ class Survey:
         recipients: to whom records say that the subject's data went.
         requests: of which there are records.
         others: keys of those that share something.
+        merged: keys of the same person under another identifier, as records say, and the entry of
+            the last one of these.
     """
 
     parts: int = 0
@@ -45,6 +49,7 @@ class Survey:
     recipients: Sequence[str] = ()
     requests: frozenset[str] = frozenset()
     others: frozenset[bytes] = frozenset()
+    merged: Mapping[bytes, int] = field(default_factory=dict)
 
 
 async def survey(records: Records, key_id: bytes) -> Survey:
@@ -56,6 +61,7 @@ async def survey(records: Records, key_id: bytes) -> Survey:
     others: set[bytes] = set()
     parts = shared = 0
     seen: set[bytes] = set()
+    merged: dict[bytes, int] = {}
     for parts, key in enumerate(records.vault.parts_of(key_id), 1):
         if parts % _STEP == 0:
             await asyncio.sleep(0)
@@ -63,9 +69,12 @@ async def survey(records: Records, key_id: bytes) -> Survey:
         others.update(owners)
         shared += len(owners) > 1
         leaf_hash = key[16:48]
-        if leaf_hash in seen or (claims := _claims_of(records, leaf_hash)) is None:
+        if leaf_hash in seen or (index := _index_of(records, leaf_hash)) is None:
             continue
         seen.add(leaf_hash)
+        _, claims = claims_at(records, index)
+        if claims["type"] == MERGED:
+            merged.update(dict.fromkeys(_keys_of(records, key[:48]), index))
         kind = records.catalogue.types.get((claims["type"], claims["schema_version"]))
         types[claims["type"]] += 1
         classes[claims.get("retention_class") or (kind.retention if kind else "unknown")] += 1
@@ -79,6 +88,7 @@ async def survey(records: Records, key_id: bytes) -> Survey:
         _bounded(sorted(recipients)),
         frozenset(requests),
         frozenset(others - {key_id}),
+        {each: index for each, index in merged.items() if each != key_id},
     )
 
 
@@ -94,10 +104,17 @@ def _bounded(recipients: Sequence[str]) -> Sequence[str]:
     return (*kept, f"and {len(recipients) - len(kept)} more, in the subject's records")
 
 
-def _claims_of(records: Records, leaf_hash: bytes) -> dict[str, Any] | None:
-    size = records.log.sequencer.edge.size
+def _keys_of(records: Records, record: bytes) -> Iterator[bytes]:
+    """The keys that are there yet, of all that a record is about: not as its producer says."""
+    for part, _ in records.vault.store.items("parts", record):
+        for owner in records.vault.owners(part):
+            if records.vault.live_key(owner) is not None:
+                yield owner
+
+
+def _index_of(records: Records, leaf_hash: bytes) -> int | None:
     try:
-        return claims_at(records, records.log.reader.index_of(leaf_hash, size))[1]
+        return records.log.reader.index_of(leaf_hash, records.log.sequencer.edge.size)
     except EntryNotFound:
         return None  # its round has not come to the log, or never will
 
@@ -121,16 +138,27 @@ def _held_key(records: Records, hold: Hold) -> bytes | None:
     return owners[0] if owners else None
 
 
-def erased_at(records: Records, subject: str) -> int | None:
-    """The entry that says that a subject was erased; None if none does, or no more."""
+def erased_epochs(vault: Vault) -> list[str]:
+    """The epochs in which somebody was erased, as far as it is known who."""
+    return [name for name in vault.epochs() if any(vault.store.items("state", erased_in(name)))]
+
+
+def erased_at(vault: Vault, subject: str, epochs: Sequence[str] | None = None) -> int | None:
+    """The entry that says that a subject was erased; None if none does, or no more.
+
+    Args:
+        vault: the tenant's.
+        subject: who.
+        epochs: what `erased_epochs` says, for whoever asks of many.
+    """
     identifier, found = canonical(subject), None
-    for epoch in records.vault.epochs():
-        if (secret := records.vault.find_epoch(epoch)) is None:
+    for epoch in erased_epochs(vault) if epochs is None else epochs:
+        if (secret := vault.find_epoch(epoch)) is None:
             continue
         token = make_token(
             secret, TokenClass.EVIDENCE, epoch=epoch, field="subject", identifier=identifier
         )
-        if (row := records.vault.store.get("state", erased_key(token))) is not None:
+        if (row := vault.store.get("state", erased_key(token))) is not None:
             found = max(found or 0, int.from_bytes(row, "big"))
     return found
 

@@ -31,6 +31,7 @@ import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -330,6 +331,15 @@ class Sealing:
             self.puts.append(("subjects", self.vault.lookup(identifier), found.key_id))
             self._subjects[identifier] = found
         return found
+
+    @property
+    def enrolled(self) -> int:
+        """How many keys of subjects were made here."""
+        return len(self._subjects)
+
+    def enrolled_since(self, before: int) -> list[str]:
+        """Whose keys were made here since `enrolled` was so."""
+        return list(islice(reversed(self._subjects), len(self._subjects) - before))
 
     def epoch(self, epoch: str) -> bytes:
         """The tenant's token key of an epoch, made if there is none."""

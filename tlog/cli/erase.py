@@ -80,6 +80,10 @@ async def _preview(
             *[f"class    {count:>8}  {name}" for name, count in seen.retention_classes.items()],
             f"shared   {seen.shared:>8}  say something of others too, which goes as well",
             *[f"notify   {name}" for name in seen.recipients],
+            *[
+                f"MERGED   key {key_id} is of the same person, and stays: tlog records show {entry}"
+                for key_id, entry in seen.merged.items()
+            ],
             f"HELD     by {', '.join(seen.holds)}: it would be refused"
             if seen.holds
             else "held     by nothing",

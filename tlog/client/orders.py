@@ -55,6 +55,7 @@ class DryRun:
     recipients: tuple[str, ...]
     holds: tuple[str, ...]
     erased_at: int | None
+    merged: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ class Orders(RecordsService):
             tuple(map(printable, answer.recipients)),
             tuple(map(printable, answer.holds)),
             answer.erased_at if answer.HasField("erased_at") else None,
+            {printable(each.key_id): each.entry for each in answer.merged},
         )
 
     async def tenant(self) -> str:

@@ -46,6 +46,10 @@ class OrderService:
             recipients=survey.recipients,
             holds=seen.holds,
             erased_at=seen.erased_at,
+            merged=[
+                pb.MergedKey(key_id=key_id.hex(), entry=index)
+                for key_id, index in sorted(survey.merged.items())
+            ],
         )
 
     async def ListHolds(

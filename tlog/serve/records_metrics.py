@@ -25,7 +25,13 @@ _FAMILIES: Final = (
         "findings",
         "What the log found odd about events, and recorded.",
         "kind",
-        {"gap": "gap", "repeat": "repeat", "clock": "clock", "conflict": "conflicts"},
+        {
+            "gap": "gap",
+            "repeat": "repeat",
+            "clock": "clock",
+            "conflict": "conflicts",
+            "enrolled_again": "enrolled_again",
+        },
     ),
     (
         "erasures_stopped",

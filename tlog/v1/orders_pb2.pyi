@@ -272,6 +272,7 @@ class DryRunResponse(_message.Message):
     RECIPIENTS_FIELD_NUMBER: _builtins.int
     HOLDS_FIELD_NUMBER: _builtins.int
     ERASED_AT_FIELD_NUMBER: _builtins.int
+    MERGED_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Id of the key that would be destroyed, in lowercase hex; empty if there is none."""
     parts: _builtins.int
@@ -296,6 +297,10 @@ class DryRunResponse(_message.Message):
     def holds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The holds for which it would be refused."""
 
+    @_builtins.property
+    def merged(self) -> _containers.RepeatedCompositeFieldContainer[Global___MergedKey]:
+        """Keys of the same person under another identifier, which this erasure would leave."""
+
     def __init__(
         self,
         *,
@@ -307,16 +312,43 @@ class DryRunResponse(_message.Message):
         recipients: _abc.Iterable[_builtins.str] | None = ...,
         holds: _abc.Iterable[_builtins.str] | None = ...,
         erased_at: _builtins.int | None = ...,
+        merged: _abc.Iterable[Global___MergedKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_erased_at", b"_erased_at", "erased_at", b"erased_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_erased_at", b"_erased_at", "erased_at", b"erased_at", "holds", b"holds", "key_id", b"key_id", "parts", b"parts", "recipients", b"recipients", "retention_classes", b"retention_classes", "shared", b"shared", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_erased_at", b"_erased_at", "erased_at", b"erased_at", "holds", b"holds", "key_id", b"key_id", "merged", b"merged", "parts", b"parts", "recipients", b"recipients", "retention_classes", b"retention_classes", "shared", b"shared", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__erased_at: _TypeAlias = _typing.Literal["erased_at"]  # noqa: Y015
     _WhichOneofArgType__erased_at: _TypeAlias = _typing.Literal["_erased_at", b"_erased_at"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__erased_at) -> _WhichOneofReturnType__erased_at | None: ...
 
 Global___DryRunResponse: _TypeAlias = DryRunResponse  # noqa: Y015
+
+@_typing.final
+class MergedKey(_message.Message):
+    """MergedKey is the key of an identifier that a record says is of the same person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ENTRY_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Its id, in lowercase hex."""
+    entry: _builtins.int
+    """Index of the entry of that record, which names the identifiers to whoever may read it."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        entry: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergedKey: _TypeAlias = MergedKey  # noqa: Y015
 
 @_typing.final
 class ListHoldsRequest(_message.Message):
