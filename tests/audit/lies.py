@@ -159,7 +159,7 @@ LIES: dict[str, tuple[Lie, str]] = {
     ),
     "a disclosure": (
         disclosures(lambda encoded: [encoded[0][:-1] + "A", *encoded[1:]]),
-        f"{R4}: disclosures[0]: matches no digest, or comes twice",
+        f"{R4}: disclosures[0]: it matches no digest of the event",
     ),
     "a disclosure left out": (
         disclosures(lambda encoded: encoded[1:]),
@@ -167,7 +167,7 @@ LIES: dict[str, tuple[Lie, str]] = {
     ),
     "a disclosure added": (
         disclosures(lambda encoded: [*encoded, NEW]),
-        f"{R4}: disclosures[2]: matches no digest, or comes twice",
+        f"{R4}: disclosures[2]: it matches no digest of the event",
     ),
     "a disclosure added that is true": (
         disclosures(
@@ -179,11 +179,11 @@ LIES: dict[str, tuple[Lie, str]] = {
     ),
     "a disclosure exchanged": (
         disclosures(lambda encoded: [encoded[0], BOB]),
-        f"{R4}: disclosures[1]: matches no digest, or comes twice",
+        f"{R4}: disclosures[1]: it matches no digest of the event",
     ),
     "a disclosure that comes twice": (
         disclosures(lambda encoded: [*encoded, encoded[0]]),
-        f"{R4}: disclosures[2]: matches no digest, or comes twice",
+        f"{R4}: disclosures[2]: it comes twice",
     ),
     "disclosures in another order": (
         disclosures(lambda encoded: encoded[::-1]),
@@ -213,11 +213,11 @@ LIES: dict[str, tuple[Lie, str]] = {
         f"{R4}: a proof without",
     ),
     "records exchanged": (moved, f"{R4}: the proof is of entry {ACCESSED}"),
-    "leaves exchanged": (swapped("leaf.json"), f"{R4}: disclosures[0]: matches no digest"),
+    "leaves exchanged": (swapped("leaf.json"), f"{R4}: disclosures[0]: it matches no digest"),
     "proofs exchanged": (swapped("proof.tlog-proof"), f"{R4}: the proof is of entry {ACCESSED}"),
     "disclosures exchanged": (
         swapped("disclosures.txt"),
-        f"{R4}: disclosures[0]: matches no digest",
+        f"{R4}: disclosures[0]: it matches no digest",
     ),
     "the policy": (
         changed("policy", lambda data: data.replace(b"quorum w1", b"quorum w2")),
@@ -262,7 +262,7 @@ LIES: dict[str, tuple[Lie, str]] = {
         lambda members, _: members.update(
             {"timestamps/one/000006.tsr": members["timestamps/two/000006.tsr"]}
         ),
-        "timestamps/one/000006.tsr: one: the stamp does not verify",
+        "timestamps/one/000006.tsr: one: signed with certificate",
     ),
     "a stamped head": (
         changed("timestamps/one/000006.note", lambda data: data.replace(b"\n6\n", b"\n5\n")),
@@ -312,8 +312,11 @@ LIES: dict[str, tuple[Lie, str]] = {
     "another format": (said(format="zip"), f"{MANIFEST} is not one of a tlog-evidence"),
     "another version": (said(version=2), f"{MANIFEST} is of version 2, this reads 1"),
     "a version that is true": (said(version=True), f"{MANIFEST} is of version True"),
-    "another log": (said(origin="example.com/other"), "the checkpoint is of 'example.com/records'"),
-    "another size": (said(tree_size=9), "the checkpoint is of 'example.com/records' and size 7"),
+    "another log": (
+        said(origin="example.com/other"),
+        "the checkpoint is of 'example.com/records', not of 'example.com/other'",
+    ),
+    "another size": (said(tree_size=9), "the checkpoint is of size 7, not 9"),
     "another tenant": (said(tenant="umbrella"), "keys/000000 is of another tenant than 'umbrella'"),
     "another request": (said(request_id="R-9"), f"{R4} is not of request 'R-9'"),
     "a name of no meaning": (said(made_by="us"), f"{MANIFEST} is not in canonical form"),
@@ -469,3 +472,22 @@ REMADE: dict[str, tuple[bytes, Remake, str]] = {
         "quorum check failed: ",
     ),
 }
+
+# Where the same damage is done in several ways, and nobody could tell which it was.
+SAME: tuple[set[str], ...] = (
+    {"the token of a leaf", "a hash of a proof"},  # one of the two is not what was proven
+    {
+        "a disclosure",
+        "a disclosure added",
+        "a disclosure exchanged",
+        "leaves exchanged",
+        "disclosures exchanged",
+    },  # what is disclosed is not of the event
+    {"the index of a proof", "records exchanged", "proofs exchanged"},  # the proof of another entry
+    {"the stamp of another head", "the signature of a stamped head"},  # other bytes were stamped
+    {"a name of no meaning", "parts of a key"},  # the manifest says more than it should
+    {"another reason", "another index"},  # the record is not where it should be
+    {"the log's signature", "another root hash"},  # something else was signed
+    {"a cosignature", "the time of a cosignature"},  # something else was cosigned
+    {"no cosignature", "a head of before the records"},  # nobody cosigned it
+)

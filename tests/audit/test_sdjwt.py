@@ -120,7 +120,7 @@ def test_disclosures_that_do_not_belong_are_refused() -> None:
     jws, encoded = split(signed(received()))
     other = disclose("details", "something else").encoded
     for changed in ([*encoded, other], [other, *encoded[1:]], [*encoded, encoded[0]]):
-        with pytest.raises(EventRefused, match="matches no digest, or comes twice"):
+        with pytest.raises(EventRefused, match="matches no digest|comes twice"):
             opened(join(jws, changed))
     for i in range(len(encoded)):
         for at in range(len(encoded[i])):

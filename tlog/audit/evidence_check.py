@@ -167,11 +167,11 @@ def check_package(
     contents, records = package.contents, package.records
     packed_policy = _policy(contents)
     head = trust.checkpoint(contents.checkpoint)
-    said = (head.checkpoint.origin, head.checkpoint.size)
-    if said != (contents.origin, contents.tree_size):
-        raise EvidenceError(
-            f"the checkpoint is of {said[0]!r:.80} and size {said[1]}, not as listed"
-        )
+    origin, size = head.checkpoint.origin, head.checkpoint.size
+    if origin != contents.origin:
+        raise EvidenceError(f"the checkpoint is of {origin!r:.80}, not of {contents.origin!r:.80}")
+    if size != contents.tree_size:
+        raise EvidenceError(f"the checkpoint is of size {size}, not {contents.tree_size}")
     if service is not None and service != contents.service:
         raise EvidenceError(
             f"the key of the log's own records is {contents.service}, and not the one that you "

@@ -188,7 +188,8 @@ def match(
     for i, each in enumerate(encoded):
         at = places.pop(digest_of(each), None) if each.isascii() else None
         if at is None:
-            raise EventRefused("matches no digest, or comes twice", field=f"disclosures[{i}]")
+            why = "it comes twice" if each in encoded[:i] else "it matches no digest of the event"
+            raise EventRefused(why, field=f"disclosures[{i}]")
         disclosure = parse_disclosure(each, field=f"disclosures[{i}]")
         if disclosure.name in names[at]:
             raise EventRefused(
