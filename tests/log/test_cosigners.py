@@ -347,3 +347,34 @@ async def test_a_log_that_closes_waits_for_witnesses_that_answer_and_for_no_othe
         began = time.monotonic()
     assert time.monotonic() - began < 2
     assert log.published.size == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [raising(CosignerError("403: no")), raising(CosignerConflict(0))],
+    ids=["refused", "conflict"],
+)
+async def test_a_log_without_an_interval_waits_between_its_tries(
+    scene: Scene, answer: Answer
+) -> None:
+    """Witnesses that refuse at once cost no more than those that do not answer."""
+    async with scene.opened() as log:
+        assert log.cosigners is not None
+        for witness in scene.witnesses:
+            witness.answer = answer
+        tries, cosign_once = 0, log.cosigners.cosign
+
+        async def counted(head: Any) -> Any:
+            nonlocal tries
+            tries += 1
+            return await cosign_once(head)
+
+        log.cosigners.cosign = counted  # type: ignore[method-assign]
+        before = sum(len(witness.asked) for witness in scene.witnesses)
+        started = time.monotonic()
+        await log.submit([b"x"])
+        await until(lambda: tries >= 3)
+        took = time.monotonic() - started
+        assert took >= 2 * 0.3 - 0.05  # the timeout of a quorum lies between two of them
+        asked = sum(len(witness.asked) for witness in scene.witnesses) - before
+        assert asked <= 3 * 3 * 4  # three witnesses, three looks at a size, and a pause
