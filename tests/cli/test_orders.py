@@ -18,6 +18,7 @@ from tests.audit.producer import SHOP, TENANT, access, signed
 from tests.audit.tenant import registration
 from tests.cli.conftest import Run
 from tests.support import running_server
+from tlog.audit import Draft
 from tlog.audit.tenancy import RecordsConfig, create_records, recording
 from tlog.log import Log, LogConfig, create_log
 from tlog.notes import save_signer
@@ -243,6 +244,19 @@ def test_a_person_is_asked(
     assert "Sign it as ciso?" in result.err
     assert result.code == (0 if answer == "y\n" else 130)
     assert (file.read_bytes() == before) is (answer != "y\n")
+
+
+def test_half_a_person(run: Run, office: tuple[str, Keys], known: Callable[[str], str]) -> None:
+    first, second = known("dan@example.com"), known("daniel@example.com")
+    keys = {"key_id": "00" * 16, "into_key_id": "11" * 16}
+    both = Draft("subject.merged", keys, {}, [{"id": first}, {"id": second}])
+    with grpc.insecure_channel(office[0]) as channel:
+        request = audit_pb2.RecordRequest(events=[signed(both, next(_sequence))])
+        (outcome,) = audit_pb2_grpc.AuditServiceStub(channel).Record(request).outcomes
+    told = run("erase", "--subject", first, "--dry-run")
+    at = f"of the same person, and stays: tlog records show {outcome.recorded.index}\n"
+    assert at in told.out.decode()
+    assert second not in told.out.decode()
 
 
 def test_nobody_looks_without_a_purpose(

@@ -15,6 +15,7 @@ from tests.audit.approvers import DPO, governed, order
 from tests.audit.producer import ALICE, access, received, signed
 from tests.audit.tenant import values
 from tests.serve.test_log_service import details_of
+from tlog.audit import Draft
 from tlog.audit.orders import Kind, Limits
 from tlog.audit.records import Records
 from tlog.client import Refused
@@ -74,6 +75,15 @@ async def test_from_the_dry_run_to_the_second_receipt(tmp_path: Path) -> None:
         assert (nobody.outcome, nobody.index, nobody.approvers) == ("nothing", None, ())
         assert (await orders.dry_run(ALICE, purpose=WHY)).erased_at == 12
         assert records.log.sequencer.edge.size == 14
+
+
+async def test_a_dry_run_tells_of_the_other_half(tmp_path: Path) -> None:
+    async with served(tmp_path) as (orders, _, records):
+        keys = {"key_id": "00" * 16, "into_key_id": "11" * 16}
+        both = [{"id": ALICE}, {"id": "bob@example.com"}]
+        await records.accept([signed(Draft("subject.merged", keys, {}, both), 3)])
+        bob = await orders.dry_run("bob@example.com", purpose=WHY)
+        assert (await orders.dry_run(ALICE, purpose=WHY)).merged == {bob.key_id: 6}
 
 
 async def test_nobody_looks_without_a_purpose(tmp_path: Path) -> None:
