@@ -375,12 +375,14 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
         "a record less",
         "subjects less",
         "a kind less",
+        "a pair less",
         "removed",
     ],
 )
 async def test_an_index_that_is_not_the_logs_is_made_anew(tmp_path: Path, harm: str) -> None:
     async with tenant(tmp_path) as records:
-        first = indices(await records.accept([signed(received(), 1)]))
+        read = access(ALICE, public={"purpose": "support", "resource_type": "customers"})
+        first = indices(await records.accept([signed(received(), 1), signed(read, 2)]))
         assert await found(records, subject=ALICE) == first
     path = tmp_path / DATABASE
     if harm == "garbage":
@@ -399,6 +401,7 @@ async def test_an_index_that_is_not_the_logs_is_made_anew(tmp_path: Path, harm: 
             "a record less": "DELETE FROM records WHERE request_id = 'R-1'",
             "subjects less": "DELETE FROM subjects",
             "a kind less": "DELETE FROM kinds WHERE type = 'request.received'",
+            "a pair less": "DELETE FROM pairs",
         }[harm]
         with sqlite3.connect(path) as database:
             if not harm.endswith("less"):
@@ -407,6 +410,8 @@ async def test_an_index_that_is_not_the_logs_is_made_anew(tmp_path: Path, harm: 
         database.close()
     async with opened(tmp_path) as records:
         assert await found(records, subject=ALICE) == first
+        reads = await found(records, types=("access.read",), resource_type="customers")
+        assert reads == first[1:]
 
 
 async def test_damage_is_mended_while_it_serves(tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ or damaged, it is made anew. In `DIR/index/records.db`:
     records     index of the entry, time (of the event, microseconds), kind, public claims, tokens
                 of actor and resource
     kinds       type, producer and outcome: what few records differ in
+    pairs       type of the resource, and a kind that goes with it
     subjects    token, time, index: an event may have many
     covers      of which log, how many of its entries, the root hash of the tree of so many, and
                 how many rows that made
 
 Results stand by the time of the event, then by index, and each column has an index in that order:
 a page costs what it holds, wherever it begins. Of several conditions the rarest leads, the others
-only filter. What no record is together, of a type and with an outcome, is no kind, and found at
-once to be nowhere.
+only filter. What no record is together, of a type and with an outcome, is no kind and no pair, and
+found at once to be nowhere.
 """
 
 from __future__ import annotations
@@ -58,12 +59,15 @@ SUBJECT: Final = "subject"
 _KIND: Final = ("type", "producer", "outcome")
 _ALSO: Final = ("request_id", "resource_type", "actor", "resource")
 """What can be asked for, all together."""
+_SORT: Final = _ALSO.index("resource_type")
 
+_TABLES: Final = ("records", "subjects", "kinds", "pairs")
 _SCHEMA: Final = f"""
-CREATE TABLE covers
-    (origin TEXT, size INTEGER, root BLOB, records INTEGER, subjects INTEGER, kinds INTEGER);
+CREATE TABLE covers (origin TEXT, size INTEGER, root BLOB, {" INTEGER, ".join(_TABLES)} INTEGER);
 CREATE TABLE kinds
     (kind INTEGER PRIMARY KEY, {" TEXT NOT NULL, ".join(_KIND)}, UNIQUE ({", ".join(_KIND)}));
+CREATE TABLE pairs (resource_type TEXT, kind INTEGER, PRIMARY KEY (resource_type, kind))
+    WITHOUT ROWID;
 CREATE TABLE records (idx INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind INTEGER NOT NULL,
     {", ".join(_ALSO)});
 CREATE TABLE subjects (token TEXT, at INTEGER, idx INTEGER, PRIMARY KEY (token, at, idx))
@@ -80,6 +84,10 @@ def _marks(values: Sequence[Any]) -> str:
 
 
 _INSERT_KIND: Final = "INSERT OR IGNORE INTO kinds (type, producer, outcome) VALUES (?, ?, ?)"
+_INSERT_PAIR: Final = (
+    "INSERT OR IGNORE INTO pairs "
+    "SELECT ?, kind FROM kinds WHERE type = ? AND producer = ? AND outcome = ?"
+)
 _INSERT_RECORD: Final = (
     "INSERT INTO records VALUES (?, ?, "  # noqa: S608
     "(SELECT kind FROM kinds WHERE type = ? AND producer = ? AND outcome = ?), "
@@ -136,7 +144,7 @@ class Index:
             self._writer = self._connect()
             if self._version() == 0:
                 self._writer.executescript(_SCHEMA)
-                self._writer.execute("INSERT INTO covers VALUES ('', 0, x'', 0, 0, 0)")
+                self._writer.execute("INSERT INTO covers VALUES ('', 0, x'', 0, 0, 0, 0)")
                 self._writer.commit()
             elif self._version() != _VERSION:
                 raise IndexDamaged(f"{self._path} is of version {self._version()}")
@@ -189,21 +197,30 @@ class Index:
         records: list[tuple[Any, ...]] = []
         subjects: list[tuple[str, int, int]] = []
         kinds: set[tuple[str, ...]] = set()
+        pairs: set[tuple[str, ...]] = set()
         for index, entry in enumerate(entries, begin):
             with contextlib.suppress(EventRefused, LookupError, ValueError):
                 at, kind, columns, tokens = _read(entry)
                 records.append((index, at, *kind, *columns))
                 subjects += [(token, at, index) for token in tokens]
                 kinds.add(kind)
+                if (sort := columns[_SORT]) is not None:
+                    pairs.add((sort, *kind))
         size = begin + len(entries)
         with self._errors(), self._writer as writer:
-            new = writer.executemany(_INSERT_KIND, kinds).rowcount
-            writer.executemany(_INSERT_RECORD, records)
-            named = writer.executemany(_INSERT_SUBJECT, subjects).rowcount
+            counts = [
+                max(writer.executemany(statement, rows).rowcount, 0)
+                for statement, rows in (
+                    (_INSERT_KIND, kinds),
+                    (_INSERT_PAIR, pairs),
+                    (_INSERT_RECORD, records),
+                    (_INSERT_SUBJECT, subjects),
+                )
+            ]
             writer.execute(
-                "UPDATE covers SET origin = ?, size = ?, root = ?, records = records + ?, "
-                "subjects = subjects + ?, kinds = kinds + ?",
-                (origin, size, root, len(records), max(named, 0), max(new, 0)),
+                "UPDATE covers SET origin = ?, size = ?, root = ?, kinds = kinds + ?, "
+                "pairs = pairs + ?, records = records + ?, subjects = subjects + ?",
+                (origin, size, root, *counts),
             )
         self.origin, self.size, self.root = origin, size, root
 
@@ -214,15 +231,14 @@ class Index:
             IndexDamaged: it is not as many as were put in.
         """
         with self._errors():
-            counted = self._writer.execute(
-                "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM subjects), "
-                "(SELECT count(*) FROM kinds)"
-            ).fetchone()
-            known = self._writer.execute("SELECT records, subjects, kinds FROM covers").fetchone()
-        if counted != known:
-            raise IndexDamaged(
-                f"{self._path} has {counted} rows of records, subjects and kinds, not {known}"
-            )
+            counted = [
+                self._writer.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+                for table in _TABLES
+            ]
+            tables = ", ".join(_TABLES)
+            known = self._writer.execute(f"SELECT {tables} FROM covers").fetchone()  # noqa: S608
+        if counted != [*known]:
+            raise IndexDamaged(f"{self._path} has {counted} rows of {tables}, not {[*known]}")
 
     def find(self, wanted: Wanted) -> list[Place]:
         """The places of the first records that are wanted.
@@ -261,6 +277,10 @@ class Index:
         }
         if asked:
             where = " AND ".join(f"{name} IN ({_marks(v)})" for name, v in asked.items())
+            if sorts := wanted.values.get("resource_type"):
+                asked["resource_type"] = sorts
+                paired = f"SELECT kind FROM pairs WHERE resource_type IN ({_marks(sorts)})"  # noqa: S608
+                where += f" AND kind IN ({paired})"
             found = self._reader.execute(
                 f"SELECT kind FROM kinds WHERE {where}",  # noqa: S608
                 [value for values in asked.values() for value in values],
