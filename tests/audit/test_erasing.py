@@ -378,9 +378,9 @@ async def test_who_was_erased_does_not_come_back_in_silence(tmp_path: Path) -> N
         assert records.read(8).parts[1].erasure == Erasure(11, "R-2")
 
 
-async def test_half_a_person_is_not_erased_untold(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keys", [{}, {"key_id": "00" * 16, "into_key_id": "11" * 16}])
+async def test_half_a_person_is_not_erased_untold(tmp_path: Path, keys: dict[str, str]) -> None:
     async with governed(tmp_path) as records:
-        keys = {"key_id": "00" * 16, "into_key_id": "11" * 16}
         both = [{"id": ALICE}, {"id": BOB}]
         await records.accept(
             [

@@ -20,10 +20,12 @@ from tlog.audit import Draft, expiry
 from tlog.audit.claims import event_id_bytes
 from tlog.audit.erasing import submit
 from tlog.audit.expiry import epoch_end, epoch_start, expire, expiring, months_before
+from tlog.audit.leaf import parse_leaf
 from tlog.audit.obligations import Obligations
-from tlog.audit.orders import Kind
+from tlog.audit.orders import Kind, Limits
 from tlog.audit.records import Records
 from tlog.audit.round import Round
+from tlog.audit.search import Query, find_all
 from tlog.audit.survey import erased_at
 from tlog.audit.tokens import epoch_of
 from tlog.audit.vault import Erasure, Part, split_part
@@ -405,6 +407,80 @@ def _check(records: Records, known: Any, lost: set[tuple[int, str]]) -> None:
         assert parts == [{} if (index, who) in lost else {"id": who} for who in sorted(about)]
         for part in records.read(index).parts[1:]:
             assert bool(part.disclosures) is (part.erasure is None and part.expiry is None)
+
+
+async def test_that_the_time_of_copies_is_over_is_recorded_once(tmp_path: Path) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        await records.accept([at(clock, access(ALICE), 1), at(clock, access(BOB), 2)])
+        receipt = await submit(records, order(now=clock.now).encode())
+        key_id = receipt.claims["key_id"]
+        clock.now += timedelta(days=20)
+        await submit(records, order(subject=BOB, request_id="R-2", now=clock.now).encode())
+        assert receipt.complete_by is not None
+        clock.now = receipt.complete_by - timedelta(microseconds=1)
+        assert await passed(records) == 0
+        assert records.log.sequencer.edge.size == 8
+    # It waits in the snapshot, and counts from what the log says.
+    async with opened(tmp_path, clock=clock) as records:
+        assert await passed(records) == 0
+        clock.now = receipt.complete_by
+        await asyncio.gather(passed(records), passed(records))
+        assert types(records, 8) == ["subject.key_backup_expired"]
+        claims = records.read(8).payload
+        said = {name: claims[name] for name in ("key_id", "request_id", "about_index")}
+        assert said == {"key_id": key_id, "request_id": "R-1", "about_index": 6}
+        assert claims["producer_id"] == records.service
+        assert values(records, 8) == [{}]
+        assert not parse_leaf(records.log.reader.entry(8, 9)).tokens
+        assert list(await find_all(records, Query(request_id="R-1"))) == [6, 8]
+        await passed(records)
+        assert records.log.sequencer.edge.size == 9
+    # Other settings, and all of the log anew: what was recorded is not again, what was not is.
+    for days, size in ((60, 9), (10, 10), (0, 10), (30, 10)):
+        async with opened(tmp_path, clock=clock, limits=Limits(backup_days=days)) as records:
+            records.vault.store.write([("state", b"snapshot", None)])
+            records._state = None
+            await passed(records)
+            assert records.log.sequencer.edge.size == size
+    async with opened(tmp_path, clock=clock) as records:
+        assert records.read(9).payload["about_index"] == 7
+        clock.now += timedelta(days=90)
+        await passed(records)
+        assert records.log.sequencer.edge.size == 10
+
+
+async def test_a_record_that_fails_is_made_the_next_time(tmp_path: Path) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        await records.accept([at(clock, access(ALICE), 1)])
+        await submit(records, order(now=clock.now).encode())
+        clock.now += timedelta(days=31)
+        store: Any = records.vault.store
+        real = store.write
+
+        def full(puts: Any) -> None:
+            puts = list(puts)
+            # The record is in the log by then.
+            if any(family == "events" for family, *_ in puts):
+                store.write = real
+                store._unusable = "a write failed"
+                raise StoreFull("no room")
+            real(puts)
+
+        store.write = full
+        with pytest.raises(StoreFull):
+            await passed(records)
+        for _ in range(2):
+            await passed(records)
+        assert types(records, 6) == ["subject.key_backup_expired"]
+
+
+def test_a_snapshot_of_before_copies_were_awaited_loads() -> None:
+    made = {"holds": {"H-1": [4, "R-1", ""]}, "keys": {}, "expiries": [], "erasures": []}
+    loaded = Obligations.of(made)
+    assert loaded.awaiting == {}
+    assert loaded.made() == made | {"awaiting": []}
 
 
 async def _expire(directory: Path, where: str) -> None:

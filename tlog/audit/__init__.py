@@ -61,9 +61,10 @@ whose type is gone (`strays`).
 *How long an erasure takes.* When its receipt is there, key and ciphertext are in no file of the
 vault. A copy of the vault that was made before holds the wrapped key until it is destroyed: so
 copies are kept apart from the tenant key, for at most the `backup_days` of records.toml, and the
-receipt says when that is (11 CCR 7022(d) allows it for backups). Whatever else was given away is
-not ours to erase: the receipt names the recipients that the records know of. That nobody kept
-another copy, no system can prove.
+receipt says when that is (11 CCR 7022(d) allows it for backups). When that time is over, the log
+records it (`subject.key_backup_expired`), and has not looked at any copy. Whatever else was given
+away is not ours to erase: the receipt names the recipients that the records know of. That nobody
+kept another copy, no system can prove.
 
 **Time-stamps.** RFC 3161 authorities (`authorities`) stamp published checkpoints on a schedule
 (`stamper`), into a database of their own (`stamp_store`); `stamps` verifies them, purely, and says

@@ -5,6 +5,11 @@ and shredded; the leaf stays. A subject's key goes with the last part that it op
 tenant's token key of an epoch once no record of that epoch needs its tokens. Each batch is a record
 of its own (`retention.expired`), which comes first and obliges to the deed: see `obligations`.
 
+When the `backup_days` after an erasure are over, that is a record too, one for each key
+(`subject.key_backup_expired`). It says that the time has come by which no copy of the vault with
+that key is to be left. It proves nothing of the copies: nobody looked at them. The days are those
+of the settings as they are at the look, as in a receipt; what is recorded is not recorded again.
+
 How far each class was looked through stands in the vault, as a hint: what it forgets is looked
 through again. In the vault's family `state`:
 
@@ -38,7 +43,7 @@ from tlog.audit.catalogue import TokenClass
 from tlog.audit.codec import dump_json, load_json
 from tlog.audit.errors import AuditError
 from tlog.audit.event import Draft
-from tlog.audit.obligations import EXPIRED, REWIND, Expiry, Hold
+from tlog.audit.obligations import BACKUP_EXPIRED, EXPIRED, REWIND, Expiry, Hold
 from tlog.audit.retained import (
     SCAN,
     STEP,
@@ -179,6 +184,7 @@ async def expire(records: Records, *, now: datetime, pace: float = PACE) -> int:
             await asyncio.sleep(pace * (time.monotonic() - begun))
             begun = time.monotonic()
     await _expire_epochs(records, now)
+    await _expire_backups(records, now)
     await records.deeds.do(records.shred())
     await tell_of_strays(records, pace=pace)
     return total
@@ -315,6 +321,24 @@ async def _expire_epoch(
             return
         claims = {"expired_epoch": epoch, "cutoff": format_time(cutoff)}
         await records.record_alone(Draft(EXPIRED, claims, {}))
+
+
+async def _expire_backups(records: Records, now: datetime) -> None:
+    """Record which destroyed keys no copy of the vault is to hold any more."""
+    until = now - timedelta(days=records.limits.backup_days)
+    async with records.alone() as state:
+        awaiting = state.obligations.awaiting
+        due = [index for index, each in awaiting.items() if each.since <= until]
+    for index in due:
+        await records.deeds.do(_expire_backup(records, index))
+
+
+async def _expire_backup(records: Records, index: int) -> None:
+    async with records.alone() as state:
+        if (each := state.obligations.awaiting.get(index)) is None:
+            return
+        claims = {"key_id": each.key_id, "request_id": each.request_id, "about_index": index}
+        await records.record_alone(Draft(BACKUP_EXPIRED, claims, {}))
 
 
 async def _is_needed(records: Records, epoch: str, keeping: Keeping) -> bool:

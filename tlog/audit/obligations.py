@@ -22,7 +22,8 @@ DESTROYED: Final = "subject.key_destroyed"
 PLACED: Final = "retention.hold_placed"
 RELEASED: Final = "retention.hold_released"
 EXPIRED: Final = "retention.expired"
-OBLIGING: Final = frozenset({DESTROYED, PLACED, RELEASED, EXPIRED})
+BACKUP_EXPIRED: Final = "subject.key_backup_expired"
+OBLIGING: Final = frozenset({DESTROYED, PLACED, RELEASED, EXPIRED, BACKUP_EXPIRED})
 REWIND: Final = b"expiry/rewind"
 """In the vault's state: a hold was released, so that what it kept may be past its time."""
 RECENT: Final = timedelta(hours=1)
@@ -77,6 +78,20 @@ class Expiry:
     epoch: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Backups:
+    """Copies of the vault that may hold a key which is destroyed.
+
+    Attributes:
+        since: when the record of the destruction was received.
+        key_id: in hex.
+    """
+
+    since: datetime
+    key_id: str
+    request_id: str
+
+
 @dataclass(slots=True)
 class Obligations:
     """All that stands.
@@ -86,12 +101,14 @@ class Obligations:
         keys: that a record says are destroyed, by key id; they may be there yet.
         expiries: that a record says were; what they are of may be there yet.
         erasures: when the last ones were recorded.
+        awaiting: copies whose time is not recorded as over, by the entry of the destruction.
     """
 
     holds: dict[str, Hold] = field(default_factory=dict)
     keys: dict[bytes, Erasure] = field(default_factory=dict)
     expiries: list[Expiry] = field(default_factory=list)
     erasures: list[datetime] = field(default_factory=list)
+    awaiting: dict[int, Backups] = field(default_factory=dict)
 
     def apply(self, record: Obliging, index: int) -> list[Put]:
         """Take in a record that was appended.
@@ -102,9 +119,13 @@ class Obligations:
         claims = record.claims
         match claims["type"]:
             case "subject.key_destroyed":
-                self.keys[bytes.fromhex(claims["key_id"])] = Erasure(index, claims["request_id"])
+                key_id, request_id = claims["key_id"], claims["request_id"]
+                self.keys[bytes.fromhex(key_id)] = Erasure(index, request_id)
+                self.awaiting[index] = Backups(record.received_at, key_id, request_id)
                 self.erasures = [*self.recent(record.received_at), record.received_at]
                 return list(_erased_rows(record.tokens, index))
+            case "subject.key_backup_expired":
+                self.awaiting.pop(claims["about_index"], None)
             case "retention.hold_placed":
                 hold = Hold(index, "" if record.part else claims["request_id"], record.part)
                 self.holds[claims["hold_id"]] = hold
@@ -135,11 +156,15 @@ class Obligations:
                 for each in self.expiries
             ],
             "erasures": [format_time(time) for time in self.erasures],
+            "awaiting": [
+                [index, format_time(each.since), each.key_id, each.request_id]
+                for index, each in self.awaiting.items()
+            ],
         }
 
     @classmethod
     def of(cls, made: Mapping[str, Any]) -> Self:
-        """Inverse of `made`."""
+        """Inverse of `made`; what is awaited is in no snapshot of earlier versions."""
         return cls(
             {
                 name: Hold(index, request_id, bytes.fromhex(part))
@@ -148,6 +173,10 @@ class Obligations:
             {bytes.fromhex(key_id): Erasure(*row) for key_id, row in made["keys"].items()},
             [Expiry(*row) for row in made["expiries"]],
             [parse_time(time, field="erasures") for time in made["erasures"]],
+            {
+                index: Backups(parse_time(since, field="awaiting"), key_id, request_id)
+                for index, since, key_id, request_id in made.get("awaiting", ())
+            },
         )
 
 

@@ -86,6 +86,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "subject.merged": Kind(ENTITY, 3, "data subject", "into_key_id"),
     "subject.key_created": Kind(ENTITY, 1, "key of a data subject", "key_id"),
     "subject.key_destroyed": Kind(ENTITY, 4, "key of a data subject", "key_id"),
+    "subject.key_backup_expired": Kind(ENTITY, 4, "key of a data subject", "key_id"),
     "assessment.completed": Kind(ENTITY, 1, "risk assessment", "assessment_id"),
     "assessment.updated": Kind(ENTITY, 3, "risk assessment", "assessment_id"),
     "assessment.submitted": Kind(ENTITY, 3, "risk assessment", "assessment_id"),
