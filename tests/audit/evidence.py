@@ -45,17 +45,24 @@ COSIGNED_AT = 1_800_000_000
 ALL = Choice(everything=True)
 RECEIVED, ACCESSED, FULFILLED, ERASURE = 4, 5, 6, 7
 """Entries 0 to 3 register the shop, the till and two approvers."""
+TWO, NOBODY, SECOND = 8, 9, 10
+"""About Bob and Carol, about nobody, and the erasure of Bob."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What was collected of request R-1, and what its verifier knows."""
+    """What was collected of request R-1, and what its verifier knows.
+
+    Attributes:
+        others: what was collected after Bob was erased, too.
+    """
 
     vkeys: tuple[VerifierKey, ...]
     policy: bytes
     before: bytes
     after: bytes
     everything: bytes
+    others: bytes
     root: x509.Certificate
     root_file: Path
 
@@ -111,6 +118,16 @@ async def fulfilled(records: Records) -> None:
     assert indices(await records.accept([signed(done, 1, TILL)])) == [FULFILLED]
 
 
+async def bob_erased(records: Records) -> None:
+    about = [{"id": "bob@example.com"}, {"id": "carol@example.com"}]
+    public = {"request_id": "R-2", "request_type": "delete", "channel": "webform"}
+    drafts = [received(public=public, subjects=about), access()]
+    events = [signed(draft, seq) for seq, draft in enumerate(drafts, 3)]
+    assert indices(await records.accept(events)) == [TWO, NOBODY]
+    receipt = await submit(records, order(subject="bob@example.com", request_id="R-2").encode())
+    assert receipt.index == SECOND
+
+
 async def _case(directory: Path) -> Case:
     one, two = (Station(directory / name, name=name) for name in ("one", "two"))
     async with governed(directory) as records:
@@ -136,12 +153,16 @@ async def _case(directory: Path) -> Case:
             assert receipt.index == ERASURE
             after = await collect(records, [RECEIVED, FULFILLED], ALL, request_id="R-1", **more)
             assert after.subjects == []
+            await bob_erased(records)
+            others = await collect(records, [RECEIVED, ACCESSED, TWO, NOBODY], ALL, **more)
+            assert others.subjects == ["carol@example.com"]
     return Case(
         vkeys,
         policy,
         cosigned(before.package),
         cosigned(after.package),
         cosigned(everything.package),
+        cosigned(others.package),
         one.root.certificate,
         one.directory / "root.pem",
     )

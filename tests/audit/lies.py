@@ -14,7 +14,10 @@ from tests.audit.evidence import (
     ERASURE,
     FULFILLED,
     GOOD,
+    NOBODY,
     RECEIVED,
+    SECOND,
+    TWO,
     WITNESS,
     with_checkpoint,
 )
@@ -459,6 +462,34 @@ REMADE: dict[str, tuple[bytes, Remake, str]] = {
         item(RECEIVED, gone=[None] * 2),
         "records/000007: nothing is gone by it",
     ),
+    "an erasure of what was never said": (
+        GOOD.after,
+        item(FULFILLED, gone=[Gone(ERASURE, "R-1")]),
+        "erased at entry 7 under request R-1, and part 0 has no digests",
+    ),
+    "an erasure of nobody": (
+        GOOD.others,
+        item(NOBODY, disclosed=(), gone=[Gone(SECOND, "R-2")]),
+        "records/000009: it is said to be erased at entry 10 under request R-2, and it is about "
+        "nobody",
+    ),
+    "an erasure of before the record": (
+        GOOD.others,
+        item(TWO, disclosed=(), gone=[Gone(ERASURE, "R-1")] * 3),
+        "records/000008: it is said to be erased at entry 7 under request R-1, which is before it",
+    ),
+    "an erasure of somebody else": (
+        GOOD.others,
+        item(RECEIVED, gone=[Gone(SECOND, "R-2")] * 2),
+        "records/000004: it is said to be erased at entry 10 under request R-2, which is that of "
+        "another subject",
+    ),
+    "an erasure of the other subject": (
+        GOOD.others,
+        item(TWO, disclosed=(), gone=[Gone(SECOND, "R-2")] * 3),
+        "records/000008: it is said to be erased at entry 10 under request R-2, which is that of "
+        "another subject",
+    ),
     "an approver that nobody knows": (
         GOOD.after,
         dropped(3),
@@ -487,6 +518,7 @@ SAME: tuple[set[str], ...] = (
     {"the stamp of another head", "the signature of a stamped head"},  # other bytes were stamped
     {"a name of no meaning", "parts of a key"},  # the manifest says more than it should
     {"another reason", "another index"},  # the record is not where it should be
+    {"an erasure of somebody else", "an erasure of the other subject"},  # it took another key
     {"the log's signature", "another root hash"},  # something else was signed
     {"a cosignature", "the time of a cosignature"},  # something else was cosigned
     {"no cosignature", "a head of before the records"},  # nobody cosigned it

@@ -14,7 +14,10 @@ from tests.audit.evidence import (
     ERASURE,
     FULFILLED,
     GOOD,
+    NOBODY,
     RECEIVED,
+    SECOND,
+    TWO,
     WITNESS,
     contents_of,
     refused,
@@ -90,6 +93,14 @@ def test_after_an_erasure_the_old_package_holds_and_the_new_one_proves_it() -> N
     # The same leaf, under a later head.
     (before,) = [each.record for each in old.records if each.record.index == RECEIVED]
     assert before.item.leaf == received.item.leaf
+
+
+def test_of_several_subjects_one_is_erased() -> None:
+    chosen = {each.record.index: each.record for each in GOOD.verify(GOOD.others).chosen()}
+    gone = Gone(SECOND, "R-2")
+    assert [part.gone for part in chosen[TWO].parts] == [gone, gone, None]
+    assert [part.gone for part in chosen[NOBODY].parts] == [None]
+    assert [part.gone for part in chosen[ACCESSED].parts[1:]] == [Gone(ERASURE, "R-1"), gone]
 
 
 def test_nothing_in_the_package_is_trusted() -> None:

@@ -13,15 +13,20 @@ from zipfile import ZipFile
 import pytest
 
 from tests.audit.evidence import (
+    ACCESSED,
     FULFILLED,
     GOOD,
     RECEIVED,
+    SECOND,
+    TWO,
     contents_of,
     refused,
     shown,
 )
 from tests.audit.lies import LIES, R4, REMADE, SAME, dropped, item, members_of, relisted
-from tlog.audit.evidence_file import MANIFEST, encode_package
+from tlog.audit.evidence import EvidenceError, Gone
+from tlog.audit.evidence_check import _check_gone
+from tlog.audit.evidence_file import MANIFEST, encode_package, read_package
 from tlog.audit.zipped import write_zip
 
 MEMBERS = sorted(members_of(GOOD.before))
@@ -80,6 +85,22 @@ def test_what_can_be_left_out_is_what_nobody_can_tell() -> None:
     assert len(GOOD.verify(encode_package(fewer)).chosen()) == 2
     unstamped = replace(contents_of(GOOD.before), stamps=[], certificates={})
     assert not GOOD.verify(encode_package(unstamped)).records[2].times
+
+
+def test_whom_an_erasure_took_nobody_can_tell_from_tokens_of_other_keys() -> None:
+    """Erasable tokens were made with keys that are gone, those of each quarter with its own."""
+    taken = [Gone(SECOND, "R-2")] * 3
+    erasable = item(ACCESSED, gone=taken)(contents_of(GOOD.others))
+    GOOD.verify(encode_package(erasable))
+    lie = item(TWO, disclosed=(), gone=taken)(contents_of(GOOD.others))
+    records = read_package(encode_package(lie)).records
+    with pytest.raises(EvidenceError, match="that of another subject"):
+        _check_gone(records)
+    (second,) = [record for record in records if record.index == SECOND]
+    tokens = [replace(token, epoch="2020Q1") for token in second.leaf.tokens]
+    assert tokens
+    moved = replace(second, leaf=replace(second.leaf, tokens=tokens))
+    _check_gone([moved if record is second else record for record in records])
 
 
 def test_each_kind_of_damage_has_its_own_message() -> None:

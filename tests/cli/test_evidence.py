@@ -72,7 +72,8 @@ def served(kept: tuple[Kept, str], monkeypatch: pytest.MonkeyPatch) -> Kept:
 def test_a_case_from_the_server_to_the_verdict(run: Run, served: Kept, tmp_path: Path) -> None:
     file = tmp_path / "case.zip"
     words = ("--request", "R-1", "--disclose", "actor", "--disclose", "subject.id")
-    result = run("evidence", *words, "--purpose", "complaint 7", "-o", file)
+    more = ("--recipient", "Agency", "--purpose", "complaint 7")
+    result = run("evidence", *words, *more, "-o", file)
     assert (result.code, result.out.startswith(f"{file}: 2 records, 3 claims dis".encode())) == (
         0, True,
     ), result.err  # fmt: skip
@@ -109,15 +110,15 @@ def test_a_client_holds_a_package_against_what_it_has_seen(
 
 def test_json_and_what_is_not_there(run: Run, served: Kept, tmp_path: Path) -> None:
     file = tmp_path / "case.zip"
-    words = ("--entry", 1, "--disclose", "nickname", "--purpose", "audit", "--json")
-    told = json.loads(run("evidence", *words, "-o", file).out)
+    words = ("--entry", 1, "--disclose", "nickname", "--recipient", "Us", "--purpose", "audit")
+    told = json.loads(run("evidence", *words, "--json", "-o", file).out)
     assert (told["records"], told["disclosed"], told["claims_disclosed"]) == (1, [], 0)
     assert told["bytes"] == file.stat().st_size
-    words = ("--entry", 1, "--disclose", "nickname", "--purpose", "audit", "--force")
-    result = run("evidence", *words, "-o", file)
+    result = run("evidence", *words, "--force", "-o", file)
     assert "Nothing called nickname is disclosed: there is none, or it is gone." in result.err
-    everything = run("evidence", "--subject", "alice@example.com", "--disclose", "all",
-                     "--purpose", "audit", "-o", tmp_path / "alice.zip", "--json")  # fmt: skip
+    whose = ("--subject", "alice@example.com", "--disclose", "all", "--recipient", "Us")
+    more = ("--purpose", "audit", "-o", tmp_path / "alice.zip", "--json")
+    everything = run("evidence", *whose, *more)
     told = json.loads(everything.out)
     assert {"actor", "details", "subject.id", "subject.name"} <= set(told["disclosed"])
 
@@ -151,6 +152,9 @@ def test_usage(run: Run, served: Kept, tmp_path: Path) -> None:
     assert (both.code, "not both" in both.err) == (2, True)
     none = run("evidence", *purpose, *file, "--entry", 1, "--disclose", "none", "--disclose", "a")
     assert (none.code, "and something else" in none.err) == (2, True)
+    for shown in ("actor", "all"):
+        unnamed = run("evidence", *purpose, *file, "--entry", 1, "--disclose", shown)
+        assert (unnamed.code, "who gets it? Give --recipient" in unnamed.err) == (2, True)
     result = run("evidence", "--request", "R-1", *purpose)
     assert (result.code, "-o" in result.err) == (2, True)
     assert not list(tmp_path.glob("*.zip"))

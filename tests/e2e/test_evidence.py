@@ -79,13 +79,14 @@ async def test_a_case_goes_to_the_regulator_and_its_subject_is_erased(terminal: 
         async with it.serving() as server:
             await asyncio.to_thread(record, at, server)
             await stamped(server, 6)
-            words = ("--request", "R-1", "--disclose", "actor", "--purpose", "complaint 7")
+            more = ("--recipient", "Agency", "--purpose", "complaint 7")
+            words = ("--request", "R-1", "--disclose", "actor", *more)
             said = await run(terminal, "evidence", *words, "-o", "case.zip", "--json", *policy)
             assert json.loads(said).items() >= {"records": 3, "disclosed": ["actor"]}.items()
             order = ("--subject", ALICE, "--request", "R-1", "--reason", "asked")
             keys = ("--key", "dpo.key", "--key", "ciso.key")
             erased = json.loads(await run(terminal, "erase", *order, *keys, "--json"))["index"]
-            words = ("--request", "R-1", "--disclose", "all", "--purpose", "complaint 7")
+            words = ("--request", "R-1", "--disclose", "all", *more)
             await run(terminal, "evidence", *words, "-o", "after.zip", *policy)
     # Offline: whoever verifies has the policy, the key and the root from where he trusts them.
     for variable in ("TLOG_SERVER", "TLOG_VKEY"):

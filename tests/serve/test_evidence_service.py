@@ -120,7 +120,10 @@ async def test_a_document_comes_out_as_it_was_signed(tmp_path: Path) -> None:
         sent = received(personal={"native_document": drp_request(), "agent_id": "helper"})
         (there,) = indices(await records.accept([signed(sent, 3)]))
         collected = await collector.collect(
-            purpose="complaint 8", indices=[there], disclose=["native_document"]
+            purpose="complaint 8",
+            indices=[there],
+            disclose=["native_document"],
+            recipient="The Agency",
         )
         (only,) = verified(records, collected.package).chosen()
         (document,) = [each for part in only.record.parts for each in part.shown]
@@ -134,7 +137,7 @@ async def test_of_entries_and_all_that_can_be_opened(tmp_path: Path) -> None:
         nothing = await collector.collect(purpose="audit", indices=[ACCESSED])
         assert shown(verified(records, nothing.package)) == [[[], [], []]]
         everything = await collector.collect(
-            purpose="audit", indices=[ACCESSED, RECEIVED], disclose_all=True
+            purpose="audit", indices=[ACCESSED, RECEIVED], disclose_all=True, recipient="Us"
         )
         verdict = verified(records, everything.package)
         assert chosen(verdict) == [RECEIVED, ACCESSED]
@@ -144,13 +147,15 @@ async def test_of_entries_and_all_that_can_be_opened(tmp_path: Path) -> None:
         ]
         assert verdict.contents.request_id == ""
         claims = records.read(everything.recorded).payload
-        assert (claims["count"], "recipient" in claims, "request_id" in claims) == (2, False, False)
+        assert (claims["count"], claims["recipient"], "request_id" in claims) == (2, "Us", False)
+        # Where nothing is disclosed there is nobody to be told of an erasure.
+        assert "recipient" not in records.read(nothing.recorded).payload
 
 
 async def test_of_a_subject_and_of_nobody_else(tmp_path: Path) -> None:
     async with served(tmp_path) as (collector, _, records):
         collected = await collector.collect(
-            purpose="audit", subject=" ALICE@example.com", disclose_all=True
+            purpose="audit", subject=" ALICE@example.com", disclose_all=True, recipient="Us"
         )
         verdict = verified(records, collected.package)
         assert chosen(verdict) == [RECEIVED, ACCESSED]
@@ -171,13 +176,16 @@ async def test_of_a_subject_and_of_nobody_else(tmp_path: Path) -> None:
 
 async def test_after_an_erasure(tmp_path: Path) -> None:
     async with served(tmp_path) as (collector, _, records):
-        old = await collector.collect(purpose="audit", indices=[RECEIVED], disclose_all=True)
+        more: dict[str, Any] = {"purpose": "audit", "disclose_all": True, "recipient": "Us"}
+        old = await collector.collect(indices=[RECEIVED], **more)
         before = values(records, RECEIVED)
         receipt = await submit(records, order().encode())
         assert receipt.index == ERASURE + 1
         # Whoever got it is told of the erasure by the record of the export: it was hers, too.
         assert values(records, old.recorded) == [{}, {}]
-        new = await collector.collect(purpose="audit", request_id="R-1", disclose_all=True)
+        # And by the erasure's own record, which tells whom to notify.
+        assert records.read(ERASURE + 1).payload["recipients"] == ["Us"]
+        new = await collector.collect(request_id="R-1", **more)
         verdict = verified(records, new.package)
         assert chosen(verdict) == [RECEIVED, FULFILLED, ERASURE + 1]
         received, _, erasure = (each.record for each in verdict.chosen())
@@ -216,6 +224,8 @@ REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"indices": range(5000)}, "indices", "choose 1 to 4096"),
     ({"disclose": ["x"] * 65}, "disclose", "at most 64 names"),
     ({"disclose": [""]}, "disclose", "at most 64 names"),
+    ({"disclose": ["actor"]}, "recipient", "who gets it?"),
+    ({"disclose_all": True, "recipient": " "}, "recipient", "who gets it?"),
     ({"recipient": "dan@example.com"}, "recipient", "e-mail"),
     ({"recipient": "x" * 257}, "recipient", "the limit is 256"),
     ({"log": "other"}, "log", "other"),

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tlog.audit.catalogue import Catalogue, default_catalogue
+from tlog.audit.catalogue import Catalogue, TokenClass, default_catalogue
 from tlog.audit.errors import AuditError, EventRefused, OrderRefused
 from tlog.audit.evidence import (
     ERASED,
@@ -37,6 +37,7 @@ from tlog.audit.orders import Kind, check_order, parse_document, read_order
 from tlog.audit.producers import Registry
 from tlog.audit.stamps import Authority, StampError, StampTime, verify_stamp
 from tlog.audit.times import parse_time
+from tlog.audit.tokens import Token
 from tlog.merkle import ProofError, leaf_hash, verify_consistency
 from tlog.notes import (
     Checkpoint,
@@ -267,18 +268,56 @@ def _check_gone(records: Sequence[Record]) -> None:
     known = {record.index: record for record in records}
     stated = set()
     for record in records:
-        for gone in (part.gone for part in record.parts):
-            if gone is None:
+        for number, part in enumerate(record.parts):
+            if (gone := part.gone) is None:
                 continue
             where = f"{directory_of(record.item)}: it is said to be {told_gone(gone)}"
             if (found := known.get(gone.index)) is None:
                 raise EvidenceError(f"{where}, and the package has no such record")
-            if not _took(found, gone, record.index):
-                raise EvidenceError(f"{where}, which is a record of something else")
+            if wrong := _wrong(found, gone, record, number):
+                raise EvidenceError(f"{where}, {wrong}")
             stated.add(found.index)
     for record in records:
         if record.item.why is Why.GONE and record.index not in stated:
             raise EvidenceError(f"{directory_of(record.item)}: nothing is gone by it")
+
+
+def _wrong(found: Record, gone: Gone, record: Record, number: int) -> str:
+    """Why a record cannot have taken a part of another so; empty if it can."""
+    if not _took(found, gone, record.index):
+        return "which is a record of something else"
+    if not record.parts[number].hidden:
+        return f"and part {number} has no digests: there was nothing to take"
+    return _wrongly_erased(found, record, number) if gone.request_id else ""
+
+
+def _wrongly_erased(found: Record, record: Record, number: int) -> str:
+    """Why the destruction of a key cannot have taken a part; empty if it can."""
+    if len(record.parts) == 1:
+        return "and it is about nobody: there was no key to destroy"
+    # Not its own: the record of an erasure says whom it erases under the key that goes.
+    if found.index < record.index:
+        return "which is before it: nothing is sealed with a key that is destroyed"
+    own, erased = _subject_tokens(record), _subject_tokens(found)
+    # What is said of all goes with any of them, what is said of one with that one alone.
+    own = own[number - 1 : number] if number else own
+    if _comparable(own, erased) and not set(own) & set(erased):
+        return "which is that of another subject"
+    return ""
+
+
+def _subject_tokens(record: Record) -> list[Token]:
+    return [token for token in record.leaf.tokens if token.field == "subject"]
+
+
+def _comparable(own: Sequence[Token], others: Sequence[Token]) -> bool:
+    """Whether tokens are equal if their subjects are: all were made with one key of the tenant."""
+    made = {(token.token_class, token.epoch) for token in (*own, *others)}
+    return (
+        bool(own and others)
+        and len(made) == 1
+        and all(token.token_class is TokenClass.EVIDENCE for token in own)
+    )
 
 
 def _took(found: Record, gone: Gone, index: int) -> bool:

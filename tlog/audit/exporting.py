@@ -13,12 +13,11 @@ from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tlog.audit.errors import EventRefused
 from tlog.audit.event import read_payload
 from tlog.audit.export_formats import Exported, Format, Writer
 from tlog.audit.jws import parse_jws
 from tlog.audit.leaf import parse_leaf
-from tlog.audit.reading import Access, note_read, subjects_of
+from tlog.audit.reading import Access, check_recipient, note_read, subjects_of
 from tlog.audit.records import Records
 from tlog.audit.search import Query, asked, find_all
 from tlog.audit.stored import StoredRecord
@@ -64,12 +63,7 @@ class Order:
     recipient: str = ""
 
     def __post_init__(self) -> None:
-        if self.disclosing and not self.recipient.strip():
-            raise EventRefused(
-                "who gets it? Personal data goes to nobody without a name: they are to be told of "
-                "a later erasure",
-                field="recipient",
-            )
+        check_recipient(self.recipient, disclosing=bool(self.disclosing))
 
 
 @dataclass(frozen=True, slots=True)

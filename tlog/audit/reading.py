@@ -56,6 +56,20 @@ class Access:
             _check("request_id", self.request_id)
 
 
+def check_recipient(recipient: str, *, disclosing: bool) -> None:
+    """Personal data is given out to somebody.
+
+    Raises:
+        EventRefused: to nobody.
+    """
+    if disclosing and not recipient.strip():
+        raise EventRefused(
+            "who gets it? Personal data goes to nobody without a name: they are to be told of a "
+            "later erasure",
+            field="recipient",
+        )
+
+
 async def note_read(
     records: Records,
     access: Access,

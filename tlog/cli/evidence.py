@@ -25,7 +25,8 @@ if TYPE_CHECKING:
         'tlog evidence --request R-1 --purpose "complaint 7" -o case.zip',
         'tlog evidence --request R-1 --purpose "complaint 7" --disclose actor --disclose '
         "subject.id --recipient Agency -o case.zip",
-        "tlog evidence --subject alice@example.com --disclose all --purpose audit -o alice.zip",
+        "tlog evidence --subject alice@example.com --disclose all --recipient Alice "
+        "--purpose audit -o alice.zip",
         "tlog evidence --entry 7 --entry 9 --purpose audit -o two.zip",
     ),
 )
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
     "Repeatable. [default: none]",
 )
 @click.option(
-    "--recipient", default="", help="Who will get it, to be told of a later erasure. It is public."
+    "--recipient",
+    default="",
+    help="Who will get it, to be told of a later erasure; needed with --disclose. It is public.",
 )
 @purpose_option
 @click.option(
@@ -92,6 +95,8 @@ async def evidence(
     names = [name for name in disclose if name not in ("all", "none")]
     if "none" in disclose and len(set(disclose)) > 1:
         raise click.UsageError("--disclose none, and something else")
+    if (names or "all" in disclose) and not recipient:
+        raise click.UsageError("who gets it? Give --recipient with --disclose")
     async with remote.client(out) as client:
         with out.progress("collecting") as progress:
             async with EvidenceCollector(remote.server, log=remote.log) as collector:

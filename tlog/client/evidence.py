@@ -46,7 +46,7 @@ class EvidenceCollector(RecordsService):
             indices: these entries.
             disclose: names of claims that are shown.
             disclose_all: show all that can be opened.
-            recipient: who will get it.
+            recipient: who will get it; needed if anything is disclosed.
             progress: is told how many bytes have come, and how many there are.
         """
         request = pb.CollectRequest(

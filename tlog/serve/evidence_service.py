@@ -12,7 +12,7 @@ import grpc
 from tlog.audit import AuditError, EventRefused
 from tlog.audit.collecting import Choice, Collected, collect
 from tlog.audit.key_history import KeyHistory
-from tlog.audit.reading import Access, note_read
+from tlog.audit.reading import Access, check_recipient, note_read
 from tlog.audit.search import Query, asked, find_all
 from tlog.audit.tokens import canonical
 from tlog.audit.vault import VaultDamaged
@@ -73,6 +73,7 @@ def evidence_status(error: Exception) -> grpc.Status:
 def _choice(request: pb.CollectRequest) -> Choice:
     if len(request.disclose) > MAX_NAMES or not all(1 <= len(n) <= 80 for n in request.disclose):
         raise InvalidRequest(f"at most {MAX_NAMES} names of claims", field="disclose")
+    check_recipient(request.recipient, disclosing=request.disclose_all or bool(request.disclose))
     return Choice(
         frozenset(request.disclose),
         everything=request.disclose_all,

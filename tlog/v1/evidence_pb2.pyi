@@ -45,7 +45,9 @@ class CollectRequest(_message.Message):
     disclose_all: _builtins.bool
     """Disclose all that can be opened."""
     recipient: _builtins.str
-    """Who will get the package, to be told of a later erasure. At most 256 characters; public."""
+    """Who will get the package, to be told of a later erasure; needed if anything is disclosed. At
+    most 256 characters; public.
+    """
     @_builtins.property
     def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Choose these entries, 1 to 4,096, each once. Not together with a subject."""
