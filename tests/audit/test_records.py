@@ -211,6 +211,12 @@ async def test_keys_change_and_what_they_signed_stays(tmp_path: Path) -> None:
         said = [str(outcome) for outcome in outcomes[4:]]
         assert "is revoked" in said[0]
         assert "rotate it" in said[1]
+        # But whoever sends it must have what was signed.
+        jws, encoded = split(events[3])
+        forged = jws[:-6] + ("AAAAAA" if not jws.endswith("AAAAAA") else "BBBBBA")
+        (outcome,) = await records.accept(["~".join([forged, *encoded, ""])])
+        assert isinstance(outcome, EventRefused)
+        assert outcome.field == "jws.signature"
         with pytest.raises(EventRefused, match="rotate its key"):
             await records.record(registration(SHOP))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,32 @@ def put(vault: Vault, event: Event) -> bytes:
 
 def said(vault: Vault, event: Event) -> list[Part]:
     return vault.open_parts(event.claims, event.event_id, event.content)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_part_that_somebody_took_is_missed(vault: Vault, number: int) -> None:
+    event = opened(signed(access("alice@example.com")))
+    put(vault, event)
+    key = part_key(event.event_id, event.content, number)
+    assert vault.store.get("parts", key) is not None
+    vault.store.write([("parts", key, None)])
+    assert [part.missing for part in said(vault, event)] == [number == 0, number == 1]
+
+
+def test_decoys_alone_are_a_part_too(vault: Vault) -> None:
+    event = opened(signed(replace(access(personal={}), decoys=4)))
+    put(vault, event)
+    assert event.shared == []
+    assert said(vault, event)[0] == Part([])
+    vault.store.write([("parts", part_key(event.event_id, event.content, 0), None)])
+    assert said(vault, event)[0] == Part(missing=True)
+
+
+def test_what_is_public_alone_has_no_part(vault: Vault) -> None:
+    event = opened(signed(access(personal={})))
+    put(vault, event)
+    assert "_sd" not in event.claims
+    assert said(vault, event)[0] == Part()
 
 
 def test_what_is_sealed_opens_after_a_restart(vault: Vault) -> None:

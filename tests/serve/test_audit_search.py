@@ -110,6 +110,15 @@ async def test_one_record(tmp_path: Path) -> None:
         assert records.log.sequencer.edge.size == 9
 
 
+async def test_what_somebody_took_from_the_vault_is_told(tmp_path: Path) -> None:
+    async with served(tmp_path) as (client, _, records):
+        store = records.vault.store
+        store.write([("parts", key, None) for key, _ in store.items("parts")])
+        found = await client.read(6, purpose=WHY)
+        assert found.subjects[0].missing
+        assert found.subjects[0].claims == {}
+
+
 async def test_after_an_erasure_the_request_is_found_and_says_so(tmp_path: Path) -> None:
     async with served(tmp_path) as (client, _, records):
         receipt = await submit(records, order().encode())

@@ -153,11 +153,14 @@ class Round:
     def _foreign(self, jws: Jws, encoded: Sequence[str], verified: Claim | None) -> Placed:
         try:
             key = self.registry.key(jws.kid, now=self._now)
-        except EventRefused:
+        except EventRefused as refusal:
             # What was recorded while the key was valid is not refused when it comes again.
-            if (placed := self._recorded_before(jws)) is not None:
-                return placed
-            raise
+            if (known := self.registry.keys.get(jws.kid)) is None:
+                raise
+            verify_jws(jws, known.vkey)
+            if (placed := self._recorded_before(jws)) is None:
+                raise refusal from None
+            return placed
         if verified is None or verified != Claim(
             key.name, key.public_key, jws.signature, jws.signing_input
         ):

@@ -104,11 +104,13 @@ class Part:
         disclosures: what it says; empty when erased, or when nothing was sealed.
         erasure: the erasure that took it; None when none did.
         expiry: index of the entry that says it expired; None when it has not.
+        missing: it was sealed, and is not in the vault any more; nobody's order took it.
     """
 
     disclosures: Sequence[Disclosure] = ()
     erasure: Erasure | None = None
     expiry: int | None = None
+    missing: bool = False
 
 
 class Vault:
@@ -263,7 +265,7 @@ class Vault:
     def _open(self, key: bytes, claims: Mapping[str, Any]) -> Part:
         row = self.store.get("parts", key)
         if row is None:
-            return Part()
+            return Part(missing=bool(claims.get("_sd")))
         key_ids, sealed = split_part(row)
         if not key_ids:
             return Part(expiry=int.from_bytes(sealed, "big"))
@@ -277,7 +279,8 @@ class Vault:
         )
         try:
             text = AESGCM(_part_secret(secret, key)).decrypt(sealed[:_NONCE], sealed[_NONCE:], key)
-            (found,) = sdjwt.match(text.decode("ascii").split("~"), [({}, claims["_sd"])])
+            encoded = text.decode("ascii").split("~") if text else []  # all of them decoys
+            (found,) = sdjwt.match(encoded, [({}, claims["_sd"])])
         except (InvalidTag, EventRefused, ValueError, KeyError):
             raise VaultDamaged(
                 f"{self.store.path}: part {key[-1]} of event {key[:16].hex()} is not what was "
@@ -360,15 +363,14 @@ class Sealing:
     def seal(self, event: Event, leaf_hash: bytes, keys: Sequence[SubjectKey]) -> None:
         """Seal the disclosures of an event, given the key of each subject, in order."""
         everybody = sorted(set(keys), key=lambda key: key.key_id) or [self.subject(NOBODY)]
-        self._seal(part_key(event.event_id, leaf_hash, 0), everybody, event.shared)
+        if "_sd" in event.claims:
+            self._seal(part_key(event.event_id, leaf_hash, 0), everybody, event.shared)
         for i, part in enumerate(event.subjects):
             self._seal(part_key(event.event_id, leaf_hash, i + 1), [keys[i]], part)
 
     def _seal(
         self, key: bytes, owners: Sequence[SubjectKey], disclosures: Sequence[Disclosure]
     ) -> None:
-        if not disclosures:
-            return
         text = "~".join([disclosure.encoded for disclosure in disclosures]).encode("ascii")
         secret = _part_secret(b"".join([owner.secret for owner in owners]), key)
         nonce = secrets.token_bytes(_NONCE)

@@ -74,11 +74,13 @@ class FoundPart:
         claims: what can be opened.
         erased: why it cannot, by the server's word.
         expired: index of the entry that says so, by the server's word.
+        missing: it is not there, and the server cannot say why.
     """
 
     claims: Mapping[str, Any]
     erased: Erased | None
     expired: int | None
+    missing: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,4 +213,5 @@ def _part(told: pb.FoundPart, claims: dict[str, Any]) -> FoundPart:
         claims,
         erased if gone == "erased" else None,
         told.expired if gone == "expired" else None,
+        gone == "missing",
     )

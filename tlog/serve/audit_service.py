@@ -135,6 +135,8 @@ def _part(part: Part) -> pb.FoundPart:
         found.erased.request_id = part.erasure.request_id
     elif part.expiry is not None:
         found.expired = part.expiry
+    elif part.missing:
+        found.missing = True
     return found
 
 

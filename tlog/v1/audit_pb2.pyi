@@ -398,8 +398,11 @@ class FoundPart(_message.Message):
     DISCLOSURES_FIELD_NUMBER: _builtins.int
     ERASED_FIELD_NUMBER: _builtins.int
     EXPIRED_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
     expired: _builtins.int
     """Index of the entry that says that its retention class has expired."""
+    missing: _builtins.bool
+    """It is not in the vault any more, and nothing in the log says why."""
     @_builtins.property
     def disclosures(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What can be opened: disclosures as by RFC 9901, each of which matches a digest of its part."""
@@ -414,12 +417,13 @@ class FoundPart(_message.Message):
         disclosures: _abc.Iterable[_builtins.str] | None = ...,
         erased: Global___ErasedPart | None = ...,
         expired: _builtins.int = ...,
+        missing: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "expired", b"expired", "gone", b"gone"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "expired", b"expired", "gone", b"gone", "missing", b"missing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disclosures", b"disclosures", "erased", b"erased", "expired", b"expired", "gone", b"gone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disclosures", b"disclosures", "erased", b"erased", "expired", b"expired", "gone", b"gone", "missing", b"missing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_gone: _TypeAlias = _typing.Literal["erased", "expired"]  # noqa: Y015
+    _WhichOneofReturnType_gone: _TypeAlias = _typing.Literal["erased", "expired", "missing"]  # noqa: Y015
     _WhichOneofArgType_gone: _TypeAlias = _typing.Literal["gone", b"gone"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_gone) -> _WhichOneofReturnType_gone | None: ...
 

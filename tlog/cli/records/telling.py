@@ -67,6 +67,8 @@ def _rows(part: FoundPart, about: str) -> Iterator[tuple[str, str]]:
         yield about, f"erased at entry {part.erased.entry}{under}"
     if part.expired is not None:
         yield about, f"expired at entry {part.expired}"
+    if part.missing:
+        yield about, "MISSING from the vault, and nothing in the log says why"
 
 
 def _text(value: Any) -> str:
