@@ -99,6 +99,11 @@ class StampItem:
     path: Sequence[bytes]
 
 
+PAGES: Final = 1
+"""The words of `report.html` and `VERIFY.txt`: one more whenever one of them changes. Pages in the
+words of before cannot be made again; their packages verify without."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contents:
     """What goes into a package.
@@ -109,6 +114,7 @@ class Contents:
         items: each index once, in any order.
         stamps: each once, in any order.
         certificates: PEM, for each authority.
+        pages: in which words the pages are for people.
     """
 
     origin: str
@@ -121,6 +127,7 @@ class Contents:
     items: Sequence[Item]
     stamps: Sequence[StampItem]
     certificates: Mapping[str, bytes]
+    pages: int = PAGES
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,8 @@ class Verdict:
     Attributes:
         service_known: whether the verifier gave the key that all keys of producers lead back to.
         same_policy: whether the policy in the package is the verifier's; None if he has none.
+        pages_checked: whether the pages for people say what the rest does; False if they are in the
+            words of another release, and may say anything.
         records: all of them, by index; those that were chosen, of erasures, of keys.
     """
 
@@ -126,6 +128,7 @@ class Verdict:
     head: OpenedHead
     service_known: bool
     same_policy: bool | None
+    pages_checked: bool
     records: Sequence[Proven]
 
     def chosen(self) -> list[Proven]:
@@ -185,12 +188,13 @@ def check_package(
     stamped = [
         _check_stamp(stamp, contents, head.checkpoint, trust, roots) for stamp in contents.stamps
     ]
-    package.check_pages()
+    pages_checked = package.check_pages()
     return Verdict(
         contents,
         head,
         service is not None,
         None if policy is None else packed_policy == policy.with_max_age(None),
+        pages_checked,
         [
             Proven(record, *signed[record.index], _bounds(record.index, stamped))
             for record in records

@@ -18,6 +18,7 @@ from tlog.audit.codec import dump_json, load_json
 from tlog.audit.errors import EventRefused
 from tlog.audit.evidence import (
     KEY_EVENTS,
+    PAGES,
     Contents,
     EvidenceError,
     Gone,
@@ -81,15 +82,21 @@ class Package:
     records: Sequence[Record]
     members: Mapping[str, bytes]
 
-    def check_pages(self) -> None:
+    def check_pages(self) -> bool:
         """What people read says what the rest does, or they could be told anything.
+
+        Returns:
+            Whether it was looked at: pages in the words of another release cannot be made again.
 
         Raises:
             EvidenceError: it does not.
         """
+        if self.contents.pages != PAGES:
+            return False
         for name, expected in _pages(self.contents, self.records).items():
             if self.members[name] != expected:
                 raise EvidenceError(f"{name} does not say what the rest of the package says")
+        return True
 
 
 def read_package(data: bytes) -> Package:
@@ -147,6 +154,7 @@ def _manifest(
     return {
         "format": FORMAT,
         "version": VERSION,
+        "pages": contents.pages,
         "origin": contents.origin,
         "tenant": contents.tenant,
         "tree_size": contents.tree_size,
@@ -235,6 +243,7 @@ class _Reader:
             certificates={
                 name: self._get(f"timestamps/{name}/certificates.pem") for name, _ in places
             },
+            pages=_number(made, "pages", ""),
         )
         _check(contents, records)
         return contents, records

@@ -88,6 +88,7 @@ def say(verdict: Verdict, out: Output) -> None:
         service_key=str(contents.service),
         service_key_is_yours=verdict.service_known,
         policy_is_yours=verdict.same_policy,
+        pages_checked=verdict.pages_checked,
         not_proven=list(NOT_PROVEN),
     )
 
@@ -197,6 +198,11 @@ def _notes(verdict: Verdict) -> list[str]:
         )
     if verdict.same_policy is False:
         notes.append("the policy in the package is another than yours; only yours counts")
+    if not verdict.pages_checked:
+        notes.append(
+            "report.html and VERIFY.txt are in the words of another release of tlog, and were not "
+            "held against the rest: they may say anything, rely on what is said here"
+        )
     return notes
 
 
