@@ -8,6 +8,7 @@ import time
 import tracemalloc
 from dataclasses import replace
 from io import BytesIO
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -24,7 +25,8 @@ from tests.audit.evidence import (
     shown,
 )
 from tests.audit.lies import LIES, R4, REMADE, SAME, dropped, item, members_of, relisted
-from tlog.audit.evidence import EvidenceError, Gone
+from tlog.audit.catalogue import TokenClass
+from tlog.audit.evidence import EvidenceError, Gone, Record
 from tlog.audit.evidence_check import _check_gone
 from tlog.audit.evidence_file import MANIFEST, encode_package, read_package
 from tlog.audit.zipped import write_zip
@@ -96,11 +98,19 @@ def test_whom_an_erasure_took_nobody_can_tell_from_tokens_of_other_keys() -> Non
     records = read_package(encode_package(lie)).records
     with pytest.raises(EvidenceError, match="that of another subject"):
         _check_gone(records)
-    (second,) = [record for record in records if record.index == SECOND]
-    tokens = [replace(token, epoch="2020Q1") for token in second.leaf.tokens]
-    assert tokens
-    moved = replace(second, leaf=replace(second.leaf, tokens=tokens))
-    _check_gone([moved if record is second else record for record in records])
+
+    def remade(*indices: int, **values: Any) -> list[Record]:
+        made = []
+        for record in records:
+            tokens = [replace(token, **values) for token in record.leaf.tokens]
+            moved = replace(record, leaf=replace(record.leaf, tokens=tokens))
+            made.append(moved if record.index in indices else record)
+        return made
+
+    _check_gone(remade(SECOND, epoch="2020Q1"))
+    _check_gone(remade(TWO, SECOND, token_class=TokenClass.ERASABLE))
+    with pytest.raises(EvidenceError, match="that of another subject"):
+        _check_gone(remade(TWO, SECOND, epoch="2020Q1"))
 
 
 def test_each_kind_of_damage_has_its_own_message() -> None:
