@@ -334,7 +334,7 @@ async def everything(records: Records, directory: Path) -> tuple[dict[str, Any],
     try:
         index = {
             table: database.execute(f"SELECT * FROM {table}").fetchall()
-            for table in ("covers", "records", "subjects")
+            for table in ("covers", "records", "tokens")
         }
     finally:
         database.close()

@@ -186,9 +186,9 @@ def _index_of(directory: Path) -> list[list[tuple[Any, ...]]]:
             sorted(database.execute(query).fetchall(), key=repr)
             for query in (
                 "SELECT * FROM covers",
-                "SELECT * FROM subjects",
+                "SELECT * FROM tokens",
                 "SELECT type, producer, outcome FROM kinds",
-                "SELECT idx, at, type, producer, outcome, request_id, resource_type, actor, "
-                "resource FROM records JOIN kinds USING (kind)",
+                "SELECT idx, at, type, producer, outcome, request_id, resource_type, actor "
+                "FROM records JOIN kinds USING (kind)",
             )
         ]

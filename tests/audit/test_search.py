@@ -58,10 +58,16 @@ def drafted(dice: random.Random, now: datetime) -> Draft:
             "request.received", public, personal, [{"id": a} for a in about], occurred_at=when
         )
     kind = dice.choice(["customers", "orders"])
+    named: list[Any] = [f"{kind}/{number}" for number in dice.sample(range(3), 2)]
+    shared = dice.choice([named[0], [named[0]], [named[0], {"id": named[1]}], None])
+    subjects: list[dict[str, Any]] = [{"id": each} for each in about]
+    if shared is None or dice.random() < 0.2:
+        for each in subjects:  # the same of two, too
+            each["resource"] = dice.choice([named[0], named])
     return access(
-        *about,
         public={"purpose": "support", "resource_type": kind} | public,
-        personal={"actor": actor, "resource": f"{kind}/{dice.randrange(3)}"},
+        personal={"actor": actor} | ({} if shared is None else {"resource": shared}),
+        subjects=subjects,
         occurred_at=when,
     )
 
@@ -70,10 +76,12 @@ def known(draft: Draft, producer: str) -> dict[str, Any]:
     """What the model knows of an event."""
     personal, public = draft.personal, draft.public
     actor = personal["actor"]
+    said = [part.get("resource", ()) for part in (personal, *draft.subjects)]
+    named = [each for one in said for each in ([one] if isinstance(one, str) else one)]
     return {
         "subjects": {canonical(each["id"]) for each in draft.subjects},
         "actor": canonical(actor["id"] if isinstance(actor, dict) else actor),
-        "resource": personal.get("resource", ""),
+        "resources": {each if isinstance(each, str) else each["id"] for each in named},
         "type": draft.type,
         "producer": producer,
         "at": draft.occurred_at,
@@ -111,7 +119,7 @@ def matches(one: dict[str, Any], query: Query) -> bool:
         return False
     if query.actor and one["actor"] != canonical(query.actor):
         return False
-    if query.resource and one["resource"] != query.resource:
+    if query.resource and query.resource not in one["resources"]:
         return False
     return (
         (not query.types or one["type"] in query.types)
@@ -139,12 +147,14 @@ def asked(dice: random.Random) -> Query:
 
 
 async def test_queries_find_what_a_model_finds(
-    recorded: tuple[Records, dict[int, dict[str, Any]]],
+    recorded: tuple[Records, dict[int, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records, model = recorded
     dice, hits = random.Random(7), 0
     for _ in range(400):
         query = asked(dice)
+        # Few are put in order, many are merged.
+        monkeypatch.setattr(index_module, "_FEW", dice.choice([0, 1000]))
         expected = sorted(
             ((one["at"], index) for index, one in model.items() if matches(one, query)),
             reverse=query.newest_first,
@@ -234,6 +244,58 @@ async def test_a_resource_is_found_alone_until_those_are_erased_whose_it_was(
         (row,) = [row for row, _ in store.items("named")]
         assert row.startswith(records.vault.lookup("invoices/7", "resource"))
         assert len(list(store.items("names_of"))) == 1
+
+
+async def test_a_resource_of_one_of_several_dies_with_that_one(tmp_path: Path) -> None:
+    bob, carol = "bob@example.com", "carol@example.com"
+    parts = [{"id": ALICE, "resource": ["a/1", "list"]}, {"id": bob, "resource": [{"id": "list"}]}]
+    async with tenant(tmp_path) as records:
+        drafts = [
+            access(subjects=parts, personal={"resource": ["shop", 7, {}, " SHOP ", "till"]}),
+            access(carol, personal={"resource": "list"}),
+        ]
+        sent = [signed(draft, seq) for seq, draft in enumerate(drafts, 1)]
+        both, hers = indices(await records.accept(sent))
+        for one in ("shop", "till", "a/1"):
+            assert await found(records, resource=one) == [both]
+        assert await found(records, resource="list") == [both, hers]
+        assert await found(records, resource="list", subject=ALICE) == [both]
+        places, _ = await find(records, Query(resource="list", newest_first=True), limit=2)
+        assert [index for _, index in places] == [hers, both]
+        await _erase(records, ALICE, Erasure(0, "R-1"))
+        for gone in ("shop", "till", "a/1"):
+            assert await found(records, resource=gone) == []
+        assert await found(records, resource="list") == [both, hers]
+        await _erase(records, bob, Erasure(0, "R-2"))
+        assert await found(records, resource="list") == [hers]
+        assert len(list(records.vault.store.items("named"))) == 1
+
+
+async def test_too_many_resources_are_refused(tmp_path: Path) -> None:
+    async with tenant(tmp_path) as records:
+        people = [{"id": f"user{number}"} for number in range(64)]
+        things = [f"things/{number}" for number in range(64)]
+        each_its_own = [
+            {**who, "resource": thing} for who, thing in zip(people, things, strict=True)
+        ]
+        most = [
+            access(personal={"resource": things * 2}, subjects=people[:4]),
+            access(personal={"resource": things[:4]}, subjects=people),
+            access(personal={}, subjects=each_its_own),
+            received(personal={"resource": things}, subjects=people),
+        ]
+        sent = [signed(draft, seq) for seq, draft in enumerate(most, 1)]
+        recorded = indices(await records.accept(sent))
+        assert await found(records, resource="things/3") == recorded
+        assert await found(records, resource="things/63", subject="user63") == recorded[2:]
+        for draft in (
+            access(personal={"resource": [*things, "one more"]}),
+            access(personal={"resource": "one more"}, subjects=each_its_own),
+            access(personal={"resource": things}, subjects=people[:5]),
+        ):
+            with pytest.raises(EventRefused) as refused:
+                signed(draft, 9)
+            assert refused.value.field == "resource"
 
 
 async def test_a_resource_of_very_many_is_found_with_the_subject(
@@ -373,7 +435,7 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
         "no rows",
         "a table less",
         "a record less",
-        "subjects less",
+        "tokens less",
         "a kind less",
         "a pair less",
         "removed",
@@ -399,13 +461,13 @@ async def test_an_index_that_is_not_the_logs_is_made_anew(tmp_path: Path, harm: 
             "no rows": "DELETE FROM covers",
             "a table less": "DROP TABLE covers",
             "a record less": "DELETE FROM records WHERE request_id = 'R-1'",
-            "subjects less": "DELETE FROM subjects",
+            "tokens less": "DELETE FROM tokens",
             "a kind less": "DELETE FROM kinds WHERE type = 'request.received'",
             "a pair less": "DELETE FROM pairs",
         }[harm]
         with sqlite3.connect(path) as database:
             if not harm.endswith("less"):
-                database.execute("DELETE FROM subjects")
+                database.execute("DELETE FROM tokens")
             database.execute(statement)
         database.close()
     async with opened(tmp_path) as records:
@@ -443,7 +505,7 @@ async def test_reindexing(tmp_path: Path) -> None:
         sent = [signed(received(), seq) for seq in range(1, 700)]
         first = indices(await records.accept(sent))
     with sqlite3.connect(tmp_path / DATABASE) as database:
-        database.execute("DELETE FROM subjects")
+        database.execute("DELETE FROM tokens")
     database.close()
     told: list[tuple[int, int]] = []
     async with Log.opened(tmp_path / "log") as log:

@@ -6,7 +6,8 @@ The payload of the JWS, with what only some events have left out:
      "producer_id": …, "producer_seq": 7, "occurred_at": …, <public claims of the type>,
      "_sd": [digests of what is said of all], "subjects": [{"_sd": [digests of one subject]}, …]}
 
-Each subject has a claim `id`, the identifier that its token is made of.
+Each subject has a claim `id`, the identifier that its token is made of. What was touched is the
+`resource`, or a list of them: of all subjects together, or of each its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hashlib import sha256
 from typing import Any
 
 from tlog.audit import sdjwt
-from tlog.audit.catalogue import Catalogue, EventType, Subjects
+from tlog.audit.catalogue import Catalogue, EventType, Subjects, TokenClass
 from tlog.audit.claims import check_identifier, event_id_bytes
 from tlog.audit.codec import dump_json, load_json
 from tlog.audit.documents import marked
@@ -29,9 +30,15 @@ from tlog.audit.errors import EventRefused
 from tlog.audit.jws import Jws, parse_jws, sign_jws, verify_jws
 from tlog.audit.sdjwt import Disclosure
 from tlog.audit.times import format_time, parse_time
+from tlog.audit.tokens import identifiers_of
 from tlog.notes import Signer, VerifierKey
 
 MAX_SUBJECTS = 64
+MAX_RESOURCES = 64
+"""That one event names, in all its parts."""
+MAX_JOINT = 256
+"""Times that one event has a resource named by what several subjects have together: each time the
+vault keeps who they all are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,7 @@ class Event:
         occurred_at: in UTC.
         shared: what was disclosed of all subjects together.
         subjects: what was disclosed of each subject.
+        resources: what it names, in canonical form, and in which part: 0 is of all together.
     """
 
     jws: Jws
@@ -83,6 +91,7 @@ class Event:
     occurred_at: datetime
     shared: Sequence[Disclosure]
     subjects: Sequence[Sequence[Disclosure]]
+    resources: Sequence[tuple[str, int]]
 
     @property
     def producer(self) -> str:
@@ -208,6 +217,7 @@ def read_event(jws: Jws, encoded: Sequence[str], *, tenant: str, catalogue: Cata
         parse_time(payload["occurred_at"], field="occurred_at"),
         shared,
         subjects,
+        _resources(kind, shared, subjects),
     )
 
 
@@ -240,6 +250,31 @@ def match_disclosures(payload: Mapping[str, Any], encoded: Sequence[str]) -> lis
         listed = sdjwt.check_digests(subject["_sd"], field=f"subjects[{i}]._sd")
         objects.append(({}, listed))
     return sdjwt.match(encoded, objects)
+
+
+def _resources(
+    kind: EventType, shared: Sequence[Disclosure], subjects: Sequence[Sequence[Disclosure]]
+) -> list[tuple[str, int]]:
+    """What is named in each part, and which part that is."""
+    found = [
+        (identifier, number)
+        for number, part in enumerate((shared, *subjects))
+        for said in part
+        if said.name == "resource"
+        for identifier in identifiers_of(said.value)
+    ]
+    if len(found) > MAX_RESOURCES:
+        raise EventRefused(
+            f"it names {len(found)}: at most {MAX_RESOURCES} in one event", field="resource"
+        )
+    joint = len(subjects) * sum(number == 0 for _, number in found)
+    if joint > MAX_JOINT and kind.tokens is TokenClass.ERASABLE:
+        raise EventRefused(
+            f"so many things of so many people together ({joint}, at most {MAX_JOINT}): name each "
+            "with the subject that it is of, or make several events",
+            field="resource",
+        )
+    return found
 
 
 def _check_subjects(

@@ -4,11 +4,11 @@ Derived from the leaves alone, so there is nothing personal in it and no key, an
 erasure as the log does: the tokens that are left in it belong to nobody whom one could name. Lost
 or damaged, it is made anew. In `DIR/index/records.db`:
 
-    records     index of the entry, time (of the event, microseconds), kind, public claims, tokens
-                of actor and resource
+    records     index of the entry, time (of the event, microseconds), kind, public claims, token
+                of the actor
     kinds       type, producer and outcome: what few records differ in
     pairs       type of the resource, and a kind that goes with it
-    subjects    token, time, index: an event may have many
+    tokens      of subjects and resources, time, index: an event may have many
     covers      of which log, how many of its entries, the root hash of the tree of so many, and
                 how many rows that made
 
@@ -29,7 +29,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,7 +41,7 @@ from tlog.merkle import TILE_WIDTH, split_bundle
 
 DIRECTORY: Final = "index"
 _FILE: Final = "records.db"
-_VERSION: Final = 2
+_VERSION: Final = 3
 SECONDS: Final = 5.0
 """What one query may take."""
 # Beyond so many, one condition is as good to begin with as another.
@@ -56,12 +56,13 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 SUBJECT: Final = "subject"
+_TOKENS: Final = (SUBJECT, "resource")
 _KIND: Final = ("type", "producer", "outcome")
-_ALSO: Final = ("request_id", "resource_type", "actor", "resource")
+_ALSO: Final = ("request_id", "resource_type", "actor")
 """What can be asked for, all together."""
 _SORT: Final = _ALSO.index("resource_type")
 
-_TABLES: Final = ("records", "subjects", "kinds", "pairs")
+_TABLES: Final = ("records", "tokens", "kinds", "pairs")
 _SCHEMA: Final = f"""
 CREATE TABLE covers (origin TEXT, size INTEGER, root BLOB, {" INTEGER, ".join(_TABLES)} INTEGER);
 CREATE TABLE kinds
@@ -70,7 +71,7 @@ CREATE TABLE pairs (resource_type TEXT, kind INTEGER, PRIMARY KEY (resource_type
     WITHOUT ROWID;
 CREATE TABLE records (idx INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind INTEGER NOT NULL,
     {", ".join(_ALSO)});
-CREATE TABLE subjects (token TEXT, at INTEGER, idx INTEGER, PRIMARY KEY (token, at, idx))
+CREATE TABLE tokens (token TEXT, at INTEGER, idx INTEGER, PRIMARY KEY (token, at, idx))
     WITHOUT ROWID;
 CREATE INDEX by_time ON records (at, idx, kind);
 CREATE INDEX by_kind ON records (kind, at, idx);
@@ -93,7 +94,7 @@ _INSERT_RECORD: Final = (
     "(SELECT kind FROM kinds WHERE type = ? AND producer = ? AND outcome = ?), "
     f"{_marks(_ALSO)})"
 )
-_INSERT_SUBJECT: Final = "INSERT OR IGNORE INTO subjects VALUES (?, ?, ?)"
+_INSERT_NAMED: Final = "INSERT OR IGNORE INTO tokens VALUES (?, ?, ?)"
 
 Place = tuple[int, int]
 """Of a record among the results: its time in microseconds, its index."""
@@ -112,7 +113,8 @@ class Wanted:
     """What is asked for: of each name one of the values, and of the time a part.
 
     Attributes:
-        values: by column, or `subject`; claims, or values of tokens. No values: nothing is found.
+        values: by column, `subject` or `resource`; claims, or values of tokens. No values: nothing
+            is found.
         since: not before; microseconds.
         until: before.
         after: beyond this place, in the order that is asked for.
@@ -195,14 +197,14 @@ class Index:
         if begin != self.size:
             raise IndexDamaged(f"{self._path} has {self.size} entries, not {begin}")
         records: list[tuple[Any, ...]] = []
-        subjects: list[tuple[str, int, int]] = []
+        tokens: list[tuple[str, int, int]] = []
         kinds: set[tuple[str, ...]] = set()
         pairs: set[tuple[str, ...]] = set()
         for index, entry in enumerate(entries, begin):
             with contextlib.suppress(EventRefused, LookupError, ValueError):
-                at, kind, columns, tokens = _read(entry)
+                at, kind, columns, listed = _read(entry)
                 records.append((index, at, *kind, *columns))
-                subjects += [(token, at, index) for token in tokens]
+                tokens += [(token, at, index) for token in listed]
                 kinds.add(kind)
                 if (sort := columns[_SORT]) is not None:
                     pairs.add((sort, *kind))
@@ -214,12 +216,12 @@ class Index:
                     (_INSERT_KIND, kinds),
                     (_INSERT_PAIR, pairs),
                     (_INSERT_RECORD, records),
-                    (_INSERT_SUBJECT, subjects),
+                    (_INSERT_NAMED, tokens),
                 )
             ]
             writer.execute(
                 "UPDATE covers SET origin = ?, size = ?, root = ?, kinds = kinds + ?, "
-                "pairs = pairs + ?, records = records + ?, subjects = subjects + ?",
+                "pairs = pairs + ?, records = records + ?, tokens = tokens + ?",
                 (origin, size, root, *counts),
             )
         self.origin, self.size, self.root = origin, size, root
@@ -258,19 +260,25 @@ class Index:
                 for name, values in conditions.items()
                 if name != "kind" or len(values) <= _RUNS
             }
-            leading = min(rarity, key=lambda name: rarity[name], default="")
+            # The others filter: what an event has many of is looked up value by value.
+            lookups = {
+                name: 1 + sum(len(conditions[o]) for o in _TOKENS if o in conditions and o != name)
+                for name in rarity
+            }
+            leading = min(rarity, key=lambda name: rarity[name] * lookups[name], default="")
             if not leading or rarity[leading] <= _FEW:
                 return list(self._select(wanted, conditions, leading))
             # The values of one name are runs in the order that is wanted: merged, they are, too.
+            # A record may be in several: it may name a resource of each of two subjects.
             runs = [
                 self._select(wanted, {**conditions, leading: [value]}, leading)
                 for value in conditions[leading]
             ]
             merged = heapq.merge(*runs, reverse=wanted.newest_first)
-            return list(islice(merged, wanted.limit))
+            return list(islice((place for place, _ in groupby(merged)), wanted.limit))
 
     def _conditions(self, wanted: Wanted) -> dict[str, Sequence[str | int]]:
-        """What is wanted of each column, or of subjects; kinds last."""
+        """What is wanted of each column, or of tokens; kinds last."""
         asked = {name: wanted.values[name] for name in _KIND if name in wanted.values}
         conditions: dict[str, Sequence[str | int]] = {
             name: values for name, values in wanted.values.items() if name not in asked
@@ -289,7 +297,7 @@ class Index:
         return conditions
 
     def _rarity(self, name: str, values: Sequence[str | int]) -> int:
-        table, column = ("subjects", "token") if name == SUBJECT else ("records", name)
+        table, column = ("tokens", "token") if name in _TOKENS else ("records", name)
         count: int = self._reader.execute(
             "SELECT count(*) FROM (SELECT 1 "  # noqa: S608
             f"FROM {table} WHERE {column} IN ({_marks(values)}) LIMIT {_ENOUGH})",
@@ -303,13 +311,12 @@ class Index:
         """The places that have of each name one of the values, in order, as many as on the page."""
         conditions: list[str] = []
         given: list[Any] = [*values.get(leading, ())]
-        if leading == SUBJECT:
-            source, at, idx = (
-                "subjects AS s CROSS JOIN records AS r ON r.idx = s.idx",
-                "s.at",
-                "s.idx",
-            )
-            conditions.append(f"s.token IN ({_marks(given)})")
+        distinct = ""
+        if leading in _TOKENS:
+            source = "tokens AS t CROSS JOIN records AS r ON r.idx = t.idx"
+            at, idx = "t.at", "t.idx"
+            conditions.append(f"t.token IN ({_marks(given)})")
+            distinct = "DISTINCT" if len(given) > 1 else ""
         else:
             source = f"records AS r INDEXED BY by_{leading or 'time'}"
             at, idx = "r.at", "r.idx"
@@ -319,10 +326,10 @@ class Index:
             if name != leading:
                 marks = _marks(others)
                 about = (
-                    "EXISTS (SELECT 1 FROM subjects AS o "  # noqa: S608
+                    "EXISTS (SELECT 1 FROM tokens AS o "  # noqa: S608
                     f"WHERE o.token IN ({marks}) AND o.at = r.at AND o.idx = r.idx)"
                 )
-                conditions.append(about if name == SUBJECT else f"r.{name} IN ({marks})")
+                conditions.append(about if name in _TOKENS else f"r.{name} IN ({marks})")
                 given += others
         for sign, bound in ((">=", wanted.since), ("<", wanted.until)):
             if bound is not None:
@@ -334,7 +341,8 @@ class Index:
             given += [wanted.after[0], *wanted.after]
         order = "DESC" if wanted.newest_first else "ASC"
         return self._reader.execute(
-            f"SELECT {at}, {idx} FROM {source} WHERE {' AND '.join(conditions) or 'TRUE'} "  # noqa: S608
+            f"SELECT {distinct} {at}, {idx} FROM {source} "  # noqa: S608
+            f"WHERE {' AND '.join(conditions) or 'TRUE'} "
             f"ORDER BY {at} {order}, {idx} {order} LIMIT ?",
             (*given, wanted.limit),
         )
@@ -393,17 +401,14 @@ def microseconds(moment: datetime) -> int:
 
 
 def _read(entry: bytes) -> tuple[int, tuple[str, ...], tuple[Any, ...], list[str]]:
-    """A record's time, what makes its kind, its columns, and the tokens of its subjects.
+    """A record's time, what makes its kind, its columns, and its tokens of which there may be many.
 
     Neither its signature nor its form is checked again: the log takes nothing in without.
     """
     leaf = parse_leaf(entry)
     payload = json.loads(decode_base64url(leaf.jws.split(".")[1], field="payload"))
     at = microseconds(parse_time(payload["occurred_at"], field="occurred_at"))
-    tokens = {token.field: token.value for token in leaf.tokens}
+    actor = next((token.value for token in leaf.tokens if token.field == "actor"), None)
     kind = payload["type"], payload["producer_id"], payload.get("outcome", "")
-    columns = (
-        *(payload.get("request_id"), payload.get("resource_type")),
-        *(tokens.get("actor"), tokens.get("resource")),
-    )
-    return at, kind, columns, [token.value for token in leaf.tokens if token.field == SUBJECT]
+    columns = (payload.get("request_id"), payload.get("resource_type"), actor)
+    return at, kind, columns, [token.value for token in leaf.tokens if token.field in _TOKENS]

@@ -17,7 +17,7 @@ from tlog.notes import Algorithm, Signer, VerifierKey
 TYPE = "tlog-event+sd-jwt"
 """`typ` of the header: a signature made for something else is none of an event."""
 MAX_JWS_SIZE = 57_000
-"""Characters; with the time of receipt and the tokens it fits into an entry of 65,535 bytes."""
+"""Characters; with the time of receipt and 70 tokens it fits into an entry of 65,535 bytes."""
 _MAX_HEADER = 1024
 
 

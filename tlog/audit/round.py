@@ -40,7 +40,7 @@ MAX_VERSIONS: Final = 64
 # What says of which type an event is.
 _KIND = frozenset({"type", "schema_version"})
 # What a leaf has beside the JWS: its frame, and each token.
-_FRAME, _TOKEN = 80, 110
+_FRAME, _TOKEN = 80, 111
 
 _log = structlog.get_logger(__name__)
 
@@ -223,7 +223,8 @@ class Round:
         conflict = bool(versions or fresh)
         if len(versions) // ROW_SIZE + len(fresh) >= MAX_VERSIONS:
             raise EventRefused(f"it came with {MAX_VERSIONS} contents already", field="event_id")
-        size = len(event.jws.text) + _FRAME + _TOKEN * (len(event.subjects) + 2)
+        tokens = len(event.subjects) + 1 + len(event.resources)
+        size = len(event.jws.text) + _FRAME + _TOKEN * tokens
         if size > self._max_leaf:
             raise EventRefused(f"its leaf may have {size} bytes, the log takes {self._max_leaf}")
         findings = self.registry.apply(
@@ -291,15 +292,15 @@ class Round:
             self._token(key.secret if erasable else tenant, kind, "subject", identifier)
             for identifier, key in zip(identifiers, keys, strict=True)
         ]
-        for name in ("actor", "resource"):
-            value = next((d.value for d in event.shared if d.name == name), None)
-            if (plain := identifier_of(value)) is None:
-                continue
-            identifier = canonical(plain)
+        actor = identifier_of(next((d.value for d in event.shared if d.name == "actor"), None))
+        named = [] if actor is None else [("actor", canonical(actor), keys)]
+        for identifier, part in event.resources:
+            named.append(("resource", identifier, keys[part - 1 : part] if part else keys))
+        for name, identifier, owners in named:
             # A resource may name the subject, and an actor be one: such a token dies with them.
-            if erasable and keys and (name == "resource" or identifier in identifiers):
-                tokens.append(self._token(joint_secret(keys), kind, name, identifier))
-                self.sealing.name(name, identifier, keys)
+            if erasable and owners and (name == "resource" or identifier in identifiers):
+                tokens.append(self._token(joint_secret(owners), kind, name, identifier))
+                self.sealing.name(name, identifier, owners)
             else:
                 tokens.append(self._token(tenant, TokenClass.EVIDENCE, name, identifier))
         return tokens

@@ -57,6 +57,12 @@ def identifier_of(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def identifiers_of(value: Any) -> list[str]:
+    """What a resource, or each of a list of them, is known by: in canonical form, and once."""
+    found = [identifier_of(each) for each in (value if isinstance(value, list) else [value])]
+    return list(dict.fromkeys([canonical(each) for each in found if each is not None]))
+
+
 def make_token(
     key: bytes, token_class: TokenClass, *, epoch: str, field: str, identifier: str
 ) -> Token:

@@ -28,7 +28,8 @@ def shop(tmp_path: Path, taker: Taker) -> Iterator[Producer]:
 
 @pytest.fixture
 def told(shop: Producer, taker: Taker) -> Told:
-    """All claims of each event so far; the subjects' identifiers as `subjects`."""
+    """All claims of each event so far; the subjects' identifiers as `subjects`, and as `rows` what
+    is named with each of them."""
 
     def claims() -> list[dict[str, Any]]:
         assert shop.flush(10)
@@ -36,6 +37,11 @@ def told(shop: Producer, taker: Taker) -> Told:
             dict(event.claims)
             | {each.name: each.value for each in event.shared}
             | {"subjects": event.subject_ids()}
+            | {
+                "rows": [
+                    each.value for part in event.subjects for each in part if each.name != "id"
+                ]
+            }
             for event in taker.events
         ]
 

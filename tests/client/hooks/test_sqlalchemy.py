@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import (
     ForeignKey,
     MetaData,
@@ -39,9 +42,14 @@ from sqlalchemy.orm import (
     sessionmaker,
 )
 
+from tests.audit.tenant import indices, tenant
 from tests.client.hooks.conftest import Told
+from tests.client.test_producer import Taker
 from tlog.audit import EventRefused
+from tlog.audit.sdjwt import join
+from tlog.audit.search import Query, find
 from tlog.client import Producer, SpoolError
+from tlog.client.hooks.rows import Fact, batches, named_by
 from tlog.client.hooks.sqlalchemy import SessionAudit, acting
 
 
@@ -158,7 +166,7 @@ def test_one_event_for_a_query_with_all_that_is_said(
             "actor": {"id": "eve"},
             "request_id": "R-1",
             "count": 3,
-            "resource": ["customers/1", "customers/2", "customers/3"],
+            "rows": [["customers/1"], ["customers/2"], ["customers/3"]],
             "subjects": [f"c{n}@example.com" for n in (1, 2, 3)],
         }.items()
     )
@@ -268,6 +276,72 @@ def test_64_subjects_in_an_event(
     assert sorted(names) == sorted(f"c{n}@example.com" for n in range(1, 131))
 
 
+def test_64_rows_in_an_event(
+    sessions: sessionmaker[Session], engine: sqlalchemy.Engine, told: Told
+) -> None:
+    with Session(engine) as session:
+        session.add_all([Order(id=n, what="rum", customer_id=1) for n in range(4, 131)])
+        session.commit()
+    with sessions() as session, acting("support"):
+        session.scalars(select(Order).options(joinedload(Order.customer))).all()
+    events = [event for event in told() if event["resource_type"] == "orders"]
+    assert [event["count"] for event in events] == [64, 64, 2]
+    named = [row for event in events for rows in event["rows"] for row in rows]
+    assert sorted(named) == sorted(f"orders/{n}" for n in range(1, 131))
+
+
+async def test_what_it_records_is_found_by_each_row(
+    sessions: sessionmaker[Session], told: Told, taker: Taker, tmp_path: Path
+) -> None:
+    with sessions() as session, acting("support"):
+        session.scalars(select(Customer)).all()
+        session.add(Customer(id=4, email="c4@example.com"))
+        session.commit()
+    assert len(told()) == 2
+    sent = [
+        join(event.jws.text, [d.encoded for part in (event.shared, *event.subjects) for d in part])
+        for event in taker.events
+    ]
+    (tmp_path / "tenant").mkdir()
+    async with tenant(tmp_path / "tenant") as records:
+        read_, written = indices(await records.accept(sent))
+        for row, index in (
+            ("customers/1", read_),
+            ("customers/3", read_),
+            ("customers/4", written),
+        ):
+            places, _ = await find(records, Query(resource=row), limit=9)
+            assert [found for _, found in places] == [index]
+
+
+@given(
+    st.lists(
+        st.builds(
+            Fact,
+            st.lists(st.integers(0, 99).map(str), max_size=2, unique=True).map(tuple),
+            st.sampled_from(["", *[f"rows/{n}" for n in range(99)]]),
+        ),
+        max_size=300,
+    )
+)
+def test_as_many_events_as_it_takes_lose_nothing(facts: list[Fact]) -> None:
+    told, names = Counter[tuple[str, str]](), set()
+    made = list(batches(facts))
+    assert sum(map(len, made)) == len(facts)
+    for batch in made:
+        subjects, nobodys = named_by(batch)
+        rows = [(each["id"], row) for each in subjects for row in each.get("resource", [])]
+        assert batch
+        assert max(len(subjects), len(rows) + len(nobodys)) <= 64
+        assert not (subjects and nobodys)
+        names |= {each["id"] for each in subjects}
+        told += Counter([*rows, *[("", row) for row in nobodys]])
+    assert names == {name for fact in facts for name in fact.subjects}
+    assert told == Counter(
+        (name, fact.resource) for fact in facts if fact.resource for name in fact.subjects or [""]
+    )
+
+
 def test_a_streamed_result_is_recorded_as_it_comes(
     sessions: sessionmaker[Session], told: Told
 ) -> None:
@@ -374,7 +448,7 @@ def test_writes_are_recorded_when_they_are_committed(
     (update_,) = [event for event in events if event["action"] == "update"]
     assert update_["details"] == {"attributes": ["name"]}
     assert {event["request_id"] for event in events} == {"R-1"}
-    assert events[0]["resource"] == ["customers/4"]
+    assert events[0]["rows"] == [["customers/4"]]
 
 
 def test_a_new_identifier_is_about_the_old_one_too(

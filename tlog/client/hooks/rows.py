@@ -9,11 +9,9 @@ from typing import Any, Final
 from sqlalchemy import Table, inspect, select
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
 
-from tlog.audit.event import MAX_SUBJECTS
+from tlog.audit.event import MAX_RESOURCES, MAX_SUBJECTS
 
 INFO: Final = "audit"
-MAX_RESOURCES: Final = 1000
-"""Rows that one event names."""
 OURS: Final = "tlog_audit"
 """The option of a statement of our own, which nobody is to hear of."""
 
@@ -114,14 +112,40 @@ def subjects_of(asked: ORMExecuteState, mapper: Mapper[Any], watched: Watched) -
 
 
 def batches(facts: Iterable[Fact]) -> Iterator[list[Fact]]:
-    """Facts that fit into one event, in order."""
+    """Facts that fit into one event, in order; rows that are about nobody stand alone."""
     batch: list[Fact] = []
     ids: set[str] = set()
-    for fact in facts:
-        if len(batch) == MAX_RESOURCES or len(ids.union(fact.subjects)) > MAX_SUBJECTS:
+    named, nobodys = 0, False
+    for fact in sorted(facts, key=_nobodys):
+        names = max(len(fact.subjects), 1) if fact.resource else 0
+        if batch and (
+            named + names > MAX_RESOURCES
+            or len(ids.union(fact.subjects)) > MAX_SUBJECTS
+            or _nobodys(fact) != nobodys
+        ):
             yield batch
-            batch, ids = [], set()
+            batch, ids, named = [], set(), 0
         batch.append(fact)
         ids.update(fact.subjects)
+        named, nobodys = named + names, _nobodys(fact)
     if batch:
         yield batch
+
+
+def _nobodys(fact: Fact) -> bool:
+    return bool(fact.resource) and not fact.subjects
+
+
+def named_by(facts: Sequence[Fact]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Whom facts are about, and of each the rows; and the rows that are about nobody.
+
+    A row is named with whom it is about alone: it is forgotten with them, and no sooner.
+    """
+    rows: dict[str, list[str]] = {}
+    for fact in facts:
+        for name in fact.subjects:
+            rows.setdefault(name, []).extend([fact.resource] if fact.resource else [])
+    subjects = [
+        {"id": name, "resource": of_it} if of_it else {"id": name} for name, of_it in rows.items()
+    ]
+    return subjects, [fact.resource for fact in facts if _nobodys(fact)]

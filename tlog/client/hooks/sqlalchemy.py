@@ -16,10 +16,10 @@ row is about, or a function of the object. The purpose, and whatever else is to 
 nothing flushed: EventRefused, unless `otherwise` says what then holds.
 
 **Reads** are `access.read`: of every statement that gives out watched objects, or columns of them,
-also by lazy and eager loading and refreshing; one event for a class and 64 subjects, on the disk
-before the application gets the rows. What a session gives out of its memory was recorded when it
-was read. A statement that names a watched table and gives out something else, such as a number, is
-an `access.search`, without subjects.
+also by lazy and eager loading and refreshing; one event for a class and 64 rows, each named with
+whom it is about, on the disk before the application gets them. What a session gives out of its
+memory was recorded when it was read. A statement that names a watched table and gives out something
+else, such as a number, is an `access.search`, without subjects.
 
 **Writes** are `access.modify`: collected as they are flushed, and recorded in the last moment
 before the database commits. So no commit is without its record; what is rolled back, a savepoint
@@ -60,6 +60,7 @@ from tlog.client.hooks.rows import (
     declared_by,
     described,
     fact_of,
+    named_by,
     subjects_of,
     transaction_of,
 )
@@ -435,9 +436,8 @@ class SessionAudit:
     ) -> None:
         """Record facts of one kind, as many events as they need."""
         for some in batches(facts):
-            subjects = list(dict.fromkeys(name for fact in some for name in fact.subjects))
-            resources = [fact.resource for fact in some if fact.resource]
-            named = {"resource": resources} if resources else {}
+            subjects, nobodys = named_by(some)
+            named = {"resource": nobodys} if nobodys else {}
             call = partial(
                 self._producer.record,
                 type_name,
