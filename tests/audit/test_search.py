@@ -59,7 +59,7 @@ def drafted(dice: random.Random, now: datetime) -> Draft:
         )
     kind = dice.choice(["customers", "orders"])
     named: list[Any] = [f"{kind}/{number}" for number in dice.sample(range(3), 2)]
-    shared = dice.choice([named[0], [named[0]], [named[0], {"id": named[1]}], None])
+    shared: Any = dice.choice([named[0], [named[0]], [named[0], {"id": named[1]}], None])
     subjects: list[dict[str, Any]] = [{"id": each} for each in about]
     if shared is None or dice.random() < 0.2:
         for each in subjects:  # the same of two, too

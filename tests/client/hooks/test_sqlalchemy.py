@@ -325,7 +325,8 @@ async def test_what_it_records_is_found_by_each_row(
     )
 )
 def test_as_many_events_as_it_takes_lose_nothing(facts: list[Fact]) -> None:
-    told, names = Counter[tuple[str, str]](), set()
+    told: Counter[tuple[str, str]] = Counter()
+    names: set[str] = set()
     made = list(batches(facts))
     assert sum(map(len, made)) == len(facts)
     for batch in made:

@@ -145,7 +145,7 @@ def named_by(facts: Sequence[Fact]) -> tuple[list[dict[str, Any]], list[str]]:
     for fact in facts:
         for name in fact.subjects:
             rows.setdefault(name, []).extend([fact.resource] if fact.resource else [])
-    subjects = [
+    subjects: list[dict[str, Any]] = [
         {"id": name, "resource": of_it} if of_it else {"id": name} for name, of_it in rows.items()
     ]
     return subjects, [fact.resource for fact in facts if _nobodys(fact)]
