@@ -103,7 +103,7 @@ def test_a_case_from_receipt_to_fulfilment_and_after_its_erasure(tenant: Termina
         for each in after:
             (part,) = each["subjects"]
             erased = {"entry": entry, "request_id": "R-1"}
-            assert part == {"claims": {}, "erased": erased, "expired": None}
+            assert part == {"claims": {}, "erased": erased, "expired": None, "missing": False}
         shown = run(tenant, "records", "show", str(case[0]["index"]), *PURPOSE)
         assert gone in shown
         assert types(found(tenant, "--subject", BOB))[0] == "access.read"
