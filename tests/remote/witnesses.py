@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support import free_port
 from tlog.log import Log, LogConfig, create_log
 from tlog.notes import Policy, VerifierKey, parse_policy
 from tlog.remote import connections, gossip_connections
@@ -25,7 +26,8 @@ class Station:
 
     def __init__(self, directory: Path, scheme: str) -> None:
         self.scheme = scheme
-        self.address = "127.0.0.1:0"
+        # Where it is may be told, and it be stopped, before it is started again there.
+        self.address = f"127.0.0.1:{free_port()}"
         self._directory = directory
         self._stack = contextlib.AsyncExitStack()
         self.vkeys = create_witness(directory, name=f"witness.example/{directory.name}")
