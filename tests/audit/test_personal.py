@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import ipaddress
 import random
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.audit.producer import ALICE, CATALOGUE, received, signed
@@ -56,6 +59,22 @@ from tlog.audit.personal import find_personal
         ("tel_415-555-0100_home", "a telephone number"),
         ("ssn_078-05-1120", "a social security number"),
         ("host_192.0.2.7_a", "an IP address"),
+        ("4111/1111/1111/1111", "a card number"),
+        ("/cards/4111_1111_1111_1111/", "a card number"),
+        ("ref_4111_1111_1111_1111_x", "a card number"),
+        ("17: 4111, 1111, 1111, 1111, 12", "a card number"),
+        ("3782 / 822463 / 10005", "a card number"),
+        ("3056,930902,5904", "a card number"),
+        ("4111\u200b1111\u20601111\ufeff1111", "a card number"),
+        ("4111\u200b-\u200b1111-1111-1111", "a card number"),
+        ("415\u2060-555-0100", "a telephone number"),
+        ("tel\u200b415-555-0100", "a telephone number"),
+        ("alice\xad@\u200bexample.com", "an e-mail address"),
+        ("2001:db8::1", "an IP address"),
+        ("[2001:DB8:0:ff::]:443", "an IP address"),
+        ("ip:2a00:1450:4001:81b::200e: refused", "an IP address"),
+        ("host_fe80::a%eth0", "an IP address"),
+        ("fd12:3456:789a::/48", "an IP address"),
     ],
 )
 def test_personal_data_is_seen(text: str, kind: str) -> None:
@@ -92,6 +111,30 @@ def test_personal_data_is_seen(text: str, kind: str) -> None:
         "a1234-078-05-1120",
         "41111111-1111-1111-1111-111111111111",
         "d4111111111111111a7c0b3e",
+        "4111,1111,1111,1112",  # fails Luhn's check
+        "1,4111,1111,1111,1111",
+        "4111, 1111, 1111, 1111, 2222",
+        "4111/1111/1111/1111/2222",
+        "4111_1111,1111_1111",
+        "411,111,111,111,111,1",
+        "1,234,567,890,123,456",
+        "41111111,11111111",
+        "4,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1",
+        "4111\u200b1111",
+        "std::vector",
+        "a::b",
+        "dead::beef",
+        "ada::add::face::1",
+        "fade::2",
+        "x2001:db8::1",
+        "2001:db8::1x",
+        "2001:db8::fg",
+        "2001:db8::12345",
+        "2001:db8::1::2",
+        "2026::2030",
+        "::1",
+        "00:1b:44::",
+        "v1.2.3, v1.2.4, 2.0.1",
     ],
 )
 def test_ordinary_text_is_let_through(text: str) -> None:
@@ -193,6 +236,67 @@ def test_an_integer_is_a_card_or_it_is_let_through(number: int, last: int) -> No
         assert bool(refused(code=text)) == _is_card(number)
 
 
+@st.composite
+def cards(draw: st.DrawFn) -> str:
+    """A number of a card, in groups as it is printed."""
+    groups = draw(st.sampled_from([(4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3)]))
+    head = draw(
+        st.sampled_from({15: ["34", "37"], 14: ["305", "38"]}.get(sum(groups), ["4", "62"]))
+    )
+    rest = draw(st.text("0123456789", min_size=19, max_size=19))
+    digits = (head + rest)[: sum(groups) - 1]
+    digits += next(last for last in "0123456789" if _is_card(int(digits + last)))
+    ends = [sum(groups[: at + 1]) for at in range(len(groups))]
+    parts = [digits[end - size : end] for end, size in zip(ends, groups, strict=True)]
+    return draw(st.sampled_from(SEPARATORS)).join(parts)
+
+
+SEPARATORS = [
+    *("", " ", "-", ".", ",", "/", "_", ", ", " / ", "- ", "\u2010", "\uff0c", "\uff3f"),
+    *("\u200b", "\u200d", "\u2060", "\ufeff", "\xad", "\u200b-", ",\u200b"),
+]
+
+
+@given(
+    cards(), st.sampled_from(["", "x_", "/", "x\u200b", "17: "]), st.sampled_from(["", "_x", "."])
+)
+def test_a_card_is_seen_whatever_parts_its_groups(card: str, before: str, after: str) -> None:
+    assert find_personal(before + card + after) == "a card number"
+
+
+@given(
+    st.sampled_from(["2000::/3", "fc00::/7", "fe80::/10"]),
+    st.integers(0, 2**128 - 1),
+    st.integers(0, 2**128 - 1),
+    st.booleans(),
+)
+def test_an_address_of_a_host_is_seen_in_its_shortest_form(
+    block: str, bits: int, zeros: int, upper: bool
+) -> None:
+    # Zeros of whole groups: those whose lowest bit is not set.
+    kept = sum(0xFFFF << 16 * at for at in range(8) if at == 7 or zeros >> 16 * at & 1)
+    network = ipaddress.IPv6Network(block)
+    first = int(network.network_address)
+    text = str(ipaddress.IPv6Address(first | bits & kept & int(network.hostmask)))
+    # A lone number and :: may be the bounds of a range.
+    assume(block != "2000::/3" or text[4:6] != "::")
+    assert find_personal(text.upper() if upper else text) == "an IP address"
+
+
+@given(st.text("0123456789abcdef:", max_size=24))
+def test_what_is_no_address_has_another_form(text: str) -> None:
+    if text.count(":") < 4 and find_personal(text) == "an IP address":
+        found = [text[at:end] for at in range(len(text)) for end in range(at + 2, len(text) + 1)]
+        assert any("::" in each and _is_address(each) for each in found)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
+
+
 @pytest.mark.parametrize(
     "draw",
     [
@@ -202,6 +306,15 @@ def test_an_integer_is_a_card_or_it_is_let_through(number: int, last: int) -> No
         lambda rand: rand.randbytes(32).hex().upper(),
         lambda rand: f"sha256:{rand.randbytes(32).hex()}",
         lambda rand: rand.randbytes(12).hex(),
+        lambda rand: base64.urlsafe_b64encode(rand.randbytes(32)).decode(),
+        lambda rand: datetime.fromtimestamp(rand.randrange(2**31), UTC).isoformat(),
+        lambda rand: f"{rand.randrange(10**16):,}",
+        lambda rand: f"{rand.randrange(10**16):_}",
+        lambda rand: f"{rand.randrange(10**5)}::{rand.randrange(10**5)}",
+        lambda rand: ", ".join(str(rand.randrange(1000, 10_000)) for _ in range(5)),
+        lambda rand: ",".join(str(rand.randrange(10_000)) for _ in range(rand.randrange(2, 4))),
+        lambda rand: "/".join(str(rand.randrange(10_000)) for _ in range(rand.randrange(6, 20))),
+        lambda rand: "_".join(str(rand.randrange(10**8)) for _ in range(rand.randrange(2, 4))),
     ],
 )
 def test_no_id_is_refused_by_chance(draw: Any) -> None:

@@ -8,6 +8,11 @@ An address needs no dot after the @ (alice@localhost, jdoe@CORP), and so `app@pr
 well. What cannot be a host is let through: versions (pkg@1.2.3, pkg@v2), digests (app@sha256:…).
 A handle (@alice) is a name. Digits that no mark or + groups are taken for a card only, never for a
 telephone or social security number: every other number of nine or ten digits would be one.
+
+A comma, a slash or a _ parts the items of a list, too: a card is only what stands between them in
+groups as cards are printed, and there is nothing else in the list. In its short form, an IPv6
+address is one of a host out there, or of a network's own: ::1 is let through, and so are names of
+programs (a::b) and the bounds of a range (2026::2030), which could all be addresses.
 """
 
 from __future__ import annotations
@@ -19,19 +24,32 @@ import unicodedata
 _APART = r"(?<![^\W_])"
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 # Digits in groups; which of them are a number of a card is looked at apart.
-_CARD = r"(?<!\d)(?P<card>\d(?:[ .-]{0,2}\d){12,})"
+_LISTED = (
+    r"(?<!\d[,/_])(?<!\d[,/_] )(?<!\d [,/_] )\d{4}(?P<sep> ?[,/_] ?)(?:"
+    r"\d{4}(?P=sep)\d{4}(?P=sep)\d{4}(?:(?P=sep)\d{1,3})?|\d{6}(?P=sep)\d{4,5})(?!(?P=sep)?\d)"
+)
+_CARD = rf"(?<!\d)(?P<card>\d(?:[ .-]{{0,2}}\d){{12,}}|{_LISTED})"
 _CARD_DIGITS = range(13, 20)
 # ISO/IEC 7812: Visa, Mastercard, American Express, Diners, JCB, Maestro, Discover, UnionPay.
 _ISSUER = re.compile(r"4|5|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)|3[04-8]|6")
-_PATTERN = re.compile(
-    r"(?P<email>[^\s@:/<>]+(?:@|%40)"
-    r"(?:[^\s@:/<>]+\.[^\W\d_]{2,}|(?!v\d|sha\d+:)[^\W\d_]))"
-    rf"|{_APART}(?<!-)(?P<ssn>(?!000|666|9)\d{{3}}([- ])(?!00)\d{{2}}\3(?!0000)\d{{4}})(?![^\W_]|-)"
+# Global, of RFC 4193, and link-local. A lone number before :: begins a range, not a global address.
+_SHORT = (
+    r"(?:[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{1,4}|[Ff](?:[CDcd][0-9A-Fa-f]|[Ee][89ABab])[0-9A-Fa-f])"
+    r"(?::[0-9A-Fa-f]{1,4}){0,5}::(?:[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,5})?(?![^\W_]|::)"
+)
+_EMAIL = re.compile(
+    r"[@%](?:(?<=[^\s@:/<>]@)|(?<=[^\s@:/<>]%)40)"
+    r"(?:[^\s@:/<>]+\.[^\W\d_]{2,}|(?!v\d|sha\d+:)[^\W\d_])"
+)
+# The first look is at what all of them begin with: most of a text does not.
+_NUMBER = re.compile(
+    rf"(?=[\dA-Fa-f(+])(?:{_APART}(?<!-)(?P<ssn>"
+    r"(?!000|666|9)\d{3}(?P<gap>[- ])(?!00)\d{2}(?P=gap)(?!0000)\d{4})(?![^\W_]|-)"
     rf"|{_CARD}"
     rf"|{_APART}(?<!\+)(?P<phone>\+\d(?:[ ().-]{{0,2}}\d){{7,14}}(?![^\W_])"
     r"|(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}(?![^\W_]|-))"
     rf"|{_APART}(?<!\.)(?P<ip>(?:{_OCTET}\.){{3}}{_OCTET}(?![^\W_]|\.)"
-    r"|(?:[0-9A-Fa-f]{1,4}:){4,7}[0-9A-Fa-f:]{1,9})"
+    rf"|(?:[0-9A-Fa-f]{{1,4}}:){{4,7}}[0-9A-Fa-f:]{{1,9}}|{_SHORT}))"
 )
 _RANDOM = re.compile(
     r"(?<![^\W_])(?:[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
@@ -40,8 +58,11 @@ _RANDOM = re.compile(
 # One of these is in all of them, and in few words.
 _SUSPECT = re.compile(r"[@%:0-9]")
 _DASHES = dict.fromkeys(map(ord, "‐‒–—−"), "-")
+# Zero-width joiners and spaces, marks of direction, soft hyphens, variation selectors.
+_UNSEEN = re.compile(
+    r"[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
+)
 _NAMES = {
-    "email": "an e-mail address",
     "ssn": "a social security number",
     "card": "a card number",
     "phone": "a telephone number",
@@ -54,14 +75,19 @@ def find_personal(text: str) -> str | None:
     if not text.isascii():
         # A full-width @ or digit is read by people as the plain one.
         text = unicodedata.normalize("NFKC", text).translate(_DASHES)
+        # What nobody sees parts no digits. It may part words, so both are looked at.
+        if (plain := _UNSEEN.sub("", text)) != text and (found := find_personal(plain)):
+            return found
     if not _SUSPECT.search(text) or _find(text) is None:
         return None
     return _find(_RANDOM.sub("x", text))
 
 
 def _find(text: str) -> str | None:
+    if _EMAIL.search(text):
+        return "an e-mail address"
     at = 0
-    while (found := _PATTERN.search(text, at)) is not None:
+    while (found := _NUMBER.search(text, at)) is not None:
         kind = found.lastgroup or ""
         if kind != "card":
             return _NAMES[kind]
