@@ -24,6 +24,7 @@ from tlog.audit import EventRefused
 from tlog.audit.calendar import CalendarError
 from tlog.audit.cases import CaseEvent
 from tlog.audit.report import (
+    DROP,
     GROUNDS,
     KINDS,
     CountedBy,
@@ -53,7 +54,7 @@ def golden(**changes: Any) -> Report:
 
 
 @pytest.mark.parametrize("counted_by", CountedBy)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, DROP])
 @pytest.mark.parametrize("population", Population)
 def test_the_golden_year(counted_by: CountedBy, kind: str, population: Population) -> None:
     figures = golden(counted_by=counted_by).figures[population][kind]
@@ -101,7 +102,8 @@ def test_a_tenant_reads_the_bases_and_the_places_otherwise() -> None:
     report = golden(grounds={**GROUNDS, "exempt": Ground.OTHER}, californian={"us-co"})
     delete = report.figures[Population.ALL]["delete"]
     assert delete["denied_as.exempt_information"] == Figure(0, ())
-    assert delete["denied_as.other_grounds"] == Figure(1, (6, 7, 8))
+    assert delete["denied_as.other_grounds"] == Figure(2, (6, 7, 8, 52, 54))
+    assert delete["exemption_not_named"] == Figure(0, ())
     assert report.figures[Population.CALIFORNIA]["delete"]["received"] == Figure(1, (4,))
 
 
@@ -131,6 +133,8 @@ CLAIMS = st.fixed_dictionaries(
         "request_type": st.sampled_from([*TYPES, "portability"]),
         "denial_basis": st.sampled_from([*GROUNDS, "whim"]),
         "jurisdiction": st.sampled_from(PLACES),
+        "channel": st.sampled_from(["webform", "drop"]),
+        "exemption": st.sampled_from(["", "1798.145(a)", "1798.146"]),
     }
 )
 AT = st.datetimes(datetime(2025, 10, 1), datetime(2027, 3, 31), timezones=st.just(LOS_ANGELES))
@@ -207,17 +211,22 @@ def test_what_adds_up(
             assert sum(value[f"denied_as.{ground}"] for ground in Ground) == refused
             unnamed = refused - sum(value[f"basis.{basis}"] for basis in GROUNDS)
             assert 0 <= unnamed <= value["denied_as.other_grounds"]
+            under = sum(value[name] for name in figures if name.startswith("exemption"))
+            assert value["denied_as.exempt_information"] <= under <= refused
     everyone, home = report.figures[Population.ALL], report.figures[Population.CALIFORNIA]
     for kind in KINDS:
         for name, figure in home[kind].items():
             assert set(figure.entries) <= set(everyone[kind][name].entries), name
+    for kinds in report.figures.values():
+        for name, figure in kinds[DROP].items():
+            assert set(figure.entries) <= {i for kind in KINDS for i in kinds[kind][name].entries}
 
 
 def test_json_gives_every_figure_back() -> None:
     report = golden()
     read = json.loads(to_json(report))
     assert (read["year"], read["publish_by"], read["notice"]) == (2026, "2027-07-01", NOTICE)
-    assert (read["tree_size"], read["time_zone"]) == (51, "America/Los_Angeles")
+    assert (read["tree_size"], read["time_zone"]) == (61, "America/Los_Angeles")
     assert read["counted_by"] == "received"
     for population, kinds in report.figures.items():
         for kind, figures in kinds.items():
@@ -225,7 +234,7 @@ def test_json_gives_every_figure_back() -> None:
                 name: {"value": figure.value, "entries": list(figure.entries)}
                 for name, figure in figures.items()
             }
-    assert read["left_out"]["portability"] == {"value": 1, "entries": [41]}
+    assert read["left_out"]["portability"] == {"value": 2, "entries": [41, 57]}
     assert read["no_jurisdiction"] == {"value": 3, "entries": [11, 37, 43]}
     assert read["findings"] == GOLDEN["findings"]
     assert read["grounds"] == dict(GROUNDS)
@@ -290,7 +299,7 @@ EVIL = "<script src=//evil.example/x>alert(1)</script><img src=x onerror='a'>\"&
 def hostile() -> Report:
     noon = "2026-03-02T12:00:00-08:00"
     claims = {"request_type": "=1+1", "jurisdiction": EVIL}
-    denied = {"denial_basis": EVIL}
+    denied = {"denial_basis": EVIL, "exemption": EVIL}
     return make_report(
         [
             happened(0, "request.received", noon, claims, request=EVIL),
@@ -324,21 +333,26 @@ def test_the_page_says_what_the_report_says() -> None:
         "Consumer requests of 2026 (11 CCR 7102)",
         "Each request is counted in the year in which it was received.",
         "Days are dates in America/Los_Angeles.",
-        "Read from the first 51 entries of the log. To be published by July 1, 2027.",
+        "Read from the first 61 entries of the log. To be published by July 1, 2027.",
         "Requests to opt-out of sale/sharing",
+        "Requests through DROP and denials by exemption: for data brokers (Civ. Code 1798.99.85).",
         "insuf_verification: not_verifiable",
         "Requests without a jurisdiction; California is US-CA",
-        "portability: 1",
+        "portability: 2",
         *GOLDEN["findings"],
     ):
         assert said in page.text
-    assert "all individuals, Requests to delete, Denied: 21 3-5" in page.text
+    assert "all individuals, Requests to delete, Denied: 31 3-5 52 54" in page.text
+    assert (
+        "California, Requests through DROP, Denied in whole or in part, under the exemption "
+        "1798.145(a): 152 54"
+    ) in page.text
     assert "in the year of the answer" in Page(to_html(golden(counted_by=CountedBy.ANSWERED))).text
 
 
 def test_hostile_claims_are_text_on_the_page_and_no_formula_in_a_cell() -> None:
     report = hostile()
-    assert EVIL in Page(to_html(report)).text
+    assert f"under the exemption {EVIL}" in Page(to_html(report)).text
     cells = [cell for row in csv.reader(io.StringIO(to_csv(report), newline="")) for cell in row]
     assert "'=1+1" in cells
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]

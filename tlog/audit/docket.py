@@ -49,6 +49,7 @@ _CLAIMS: Final = frozenset(
         "reason",
         "extended_until",
         "denial_basis",
+        "exemption",
     }
 )
 # Events that may end a request, with those before them.

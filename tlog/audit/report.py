@@ -1,5 +1,8 @@
 """The metrics of 11 CCR 7102 for one calendar year, each with the entries that make it. Pure.
 
+And what Civ. Code 1798.99.85 asks of data brokers beyond them: the requests that came through DROP,
+and the denials by the exemption that they name.
+
 A figure names the leaves that it was counted from: those of them that a reader has proven to be in
 the log give the same figure again, by this module or by hand. That nothing was left out is shown
 by reading the whole log up to the tree size of the report.
@@ -30,6 +33,9 @@ KINDS: Final[Mapping[str, frozenset[str]]] = {
     "limit": frozenset({"limit_spi"}),
 }
 """The types of 7102(a)(1)(A) to (E), and those of the log that make them."""
+
+DROP: Final = "drop"
+"""The requests of these types that came through DROP; they are counted by their types, too."""
 
 CALIFORNIA: Final = frozenset({"US-CA"})
 
@@ -91,7 +97,7 @@ class Report:
     Attributes:
         size: of the tree that was read.
         californian: the jurisdictions that are California.
-        figures: by population, kind (a key of `KINDS`), and name.
+        figures: by population, kind (a key of `KINDS`, or `DROP`), and name.
         jurisdictions: whose requests alone were counted, in capitals; empty for all.
         left_out: requests of types that 7102 does not ask for, by type.
         nowhere: requests that name no jurisdiction: among all individuals, not in California.
@@ -129,6 +135,7 @@ class _Row:
         answered: the day of its first answer.
         decided: the day of what became of it; of its receipt, while nothing did.
         basis: for the denial, in whole or in part; empty if there was none.
+        exemption: that the denial names, in its own words; empty if it names none.
         placed: the leaves that put it where it is: its type, its date, its jurisdiction.
         told: those, and the leaves that tell what became of it.
     """
@@ -139,6 +146,7 @@ class _Row:
     answered: date | None
     decided: date
     basis: str
+    exemption: str
     placed: tuple[int, ...]
     told: tuple[int, ...]
 
@@ -148,6 +156,10 @@ class _Row:
         if self.answered is None or self.answered < self.received:
             return None
         return (self.answered - self.received).days
+
+    def counts(self, by: CountedBy) -> date:
+        """The day that puts what became of it into a year."""
+        return self.received if by is CountedBy.RECEIVED else self.decided
 
 
 def make_report(
@@ -183,6 +195,14 @@ def make_report(
     received = [row for row in rows if row.received.year == year]
     asked_for = frozenset[str]().union(*KINDS.values())
     others = sorted({row.case.request_type for row in received} - asked_for)
+    exemptions = sorted(
+        {
+            row.exemption
+            for row in rows
+            if row.case.request_type in asked_for and row.counts(counted_by).year == year
+        }
+        - {""}
+    )
     return Report(
         year=year,
         zone=str(zone),
@@ -193,13 +213,8 @@ def make_report(
         jurisdictions=tuple(sorted(only)),
         figures={
             population: {
-                kind: _figures(
-                    [row for row in members if row.case.request_type in types],
-                    year,
-                    counted_by,
-                    grounds,
-                )
-                for kind, types in KINDS.items()
+                kind: _figures(of_kind, year, counted_by, grounds, exemptions)
+                for kind, of_kind in _by_kind(members).items()
             }
             for population, members in populations.items()
         },
@@ -224,18 +239,31 @@ def _row(case: Case, receipt: CaseEvent, zone: tzinfo) -> _Row:
         answered=day_of(case.answers[0].occurred_at, zone) if case.answers else None,
         decided=day_of(decision.occurred_at, zone),
         basis=decision.text("denial_basis") if case.outcome in _REFUSED else "",
+        exemption=decision.text("exemption") if case.outcome in _REFUSED else "",
         placed=tuple(sorted(placed)),
         told=tuple(sorted(placed | told)),
     )
 
 
+def _by_kind(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
+    by_kind = {
+        kind: [row for row in rows if row.case.request_type in types]
+        for kind, types in KINDS.items()
+    }
+    asked_for = chain.from_iterable(by_kind.values())
+    return by_kind | {DROP: [row for row in asked_for if row.case.channel == "drop"]}
+
+
 def _figures(
-    rows: Sequence[_Row], year: int, counted_by: CountedBy, grounds: Mapping[str, Ground]
+    rows: Sequence[_Row],
+    year: int,
+    counted_by: CountedBy,
+    grounds: Mapping[str, Ground],
+    exemptions: Sequence[str],
 ) -> dict[str, Figure]:
-    received = [row for row in rows if row.received.year == year]
-    decided = answered = received
+    answered = received = [row for row in rows if row.received.year == year]
+    decided = [row for row in rows if row.counts(counted_by).year == year]
     if counted_by is CountedBy.ANSWERED:
-        decided = [row for row in rows if row.decided.year == year]
         answered = [row for row in rows if row.answered and row.answered.year == year]
     figures = {"received": _count(row.placed for row in received)}
     for name, outcomes in _OUTCOMES.items():
@@ -256,6 +284,15 @@ def _figures(
         )
     for basis in grounds:
         figures[f"basis.{basis}"] = _count(row.told for row in denied if row.basis == basis)
+    for exemption in exemptions:
+        figures[f"exemption.{exemption}"] = _count(
+            row.told for row in denied if row.exemption == exemption
+        )
+    figures["exemption_not_named"] = _count(
+        row.told
+        for row in denied
+        if grounds.get(row.basis, Ground.OTHER) is Ground.EXEMPT and not row.exemption
+    )
     return figures
 
 

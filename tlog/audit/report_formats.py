@@ -13,12 +13,13 @@ from html import escape
 from itertools import pairwise
 from typing import Any, Final
 
-from tlog.audit.report import CountedBy, Figure, Report
+from tlog.audit.report import DROP, CountedBy, Figure, Report
 
 NOTICE: Final = (
     "Computed from the records in the log. Not legal advice, and no proof of compliance."
 )
 _RULE: Final = "11 CCR 7102"
+_BROKERS: Final = "Civ. Code 1798.99.85"
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _BASIS: Final = {
     CountedBy.RECEIVED: "Each request is counted in the year in which it was received.",
@@ -31,6 +32,7 @@ _KINDS: Final = {
     "know": "Requests to know",
     "opt_out": "Requests to opt-out of sale/sharing",
     "limit": "Requests to limit",
+    DROP: "Requests through DROP",
 }
 _NAMES: Final = {
     "received": "Received",
@@ -45,7 +47,9 @@ _NAMES: Final = {
     "denied_as.not_made_by_a_consumer": "Denied in whole or in part: not made by a consumer",
     "denied_as.exempt_information": "Denied in whole or in part: exempt information",
     "denied_as.other_grounds": "Denied in whole or in part: other grounds",
+    "exemption_not_named": "Denied in whole or in part: exempt information, no exemption named",
 }
+_CLAIMED: Final = {"basis": "on the basis", "exemption": "under the exemption"}
 
 # The policy makes browsers hold the page to what is said above.
 _HEAD: Final = """<!doctype html>
@@ -67,6 +71,7 @@ def to_json(report: Report) -> str:
         {
             "version": 1,
             "rule": _RULE,
+            "data_broker_rule": _BROKERS,
             "notice": NOTICE,
             "year": report.year,
             "publish_by": f"{report.year + 1}-07-01",
@@ -116,6 +121,8 @@ def to_html(report: Report) -> str:
         f"{_BASIS[report.counted_by]} Days are dates in {report.zone}.",
         f"Read from the first {report.size} entries of the log. To be published by July 1, "
         f"{report.year + 1}.",
+        f"Requests through DROP and denials by exemption: for data brokers ({_BROKERS}). The first "
+        "are counted by their types, too; the second are in the words of the records.",
         NOTICE,
     ]
     if report.jurisdictions:
@@ -183,7 +190,10 @@ def _table(population: str, kinds: Mapping[str, Mapping[str, Figure]]) -> str:
 
 
 def _name(name: str) -> str:
-    return _NAMES.get(name, name.replace("basis.", "Denied in whole or in part, on the basis "))
+    if name in _NAMES:
+        return _NAMES[name]
+    about, _, claimed = name.partition(".")
+    return f"Denied in whole or in part, {_CLAIMED[about]} {claimed}"
 
 
 def _value(figure: Figure) -> str:

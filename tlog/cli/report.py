@@ -67,7 +67,8 @@ async def report(
     """Count the requests of a year, as 11 CCR 7102 asks, with the entries behind each figure.
 
     For each type: received, complied with in whole or in part, denied, and the median and mean days
-    to the response; denials also by ground and by basis. Whoever has the entries that a figure
+    to the response; denials also by ground and by basis. For data brokers, the same of what came
+    through DROP, and denials by the exemption that they name. Whoever has the entries that a figure
     names counts them again. What the regulation leaves open is a setting, and is printed.
 
     Counted from the public claims of the records: no personal data is read, and no purpose asked
