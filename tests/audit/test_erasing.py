@@ -571,7 +571,10 @@ async def _erase(directory: Path, where: str, made: bytes) -> None:
 )
 async def test_killed(tmp_path: Path, where: str, erased: set[bool]) -> None:
     async with governed(tmp_path) as records:
-        await records.accept([signed(access(ALICE), 1), signed(access(ALICE, BOB), 2)])
+        done = Draft("delete.system_erased", {"request_id": "R-1", "system": "crm"}, {})
+        await records.accept(
+            [signed(access(ALICE), 1), signed(access(ALICE, BOB), 2), signed(done, 3)]
+        )
         key = records.vault.find_subject(ALICE)
         assert key is not None
         row = records.vault.store.get("keys", key.key_id)
@@ -579,18 +582,21 @@ async def test_killed(tmp_path: Path, where: str, erased: set[bool]) -> None:
     made = order().encode()
     await killed(_erase, tmp_path, where, made)
     async with opened(tmp_path) as records:
-        recorded = records.log.sequencer.edge.size == 7
+        recorded = records.log.sequencer.edge.size == 8
         assert recorded in erased
         # Recorded and destroyed, or neither: as soon as it is open.
         assert (records.vault.live_key(key.key_id) is None) is recorded
         assert (row[13:] in every_byte(tmp_path / "vault")) is not recorded
         assert list(records.vault.store.items("pending")) == []
         receipt = await submit(records, made)
-        assert (receipt.index, receipt.repeated) == (6, recorded)
-        assert records.read(4).parts == [Part(erasure=Erasure(6, "R-1"))] * 2
+        assert (receipt.index, receipt.repeated) == (7, recorded)
+        assert records.read(4).parts == [Part(erasure=Erasure(7, "R-1"))] * 2
         assert values(records, 5) == [{}, {}, {"id": BOB}]
         assert row[13:] not in every_byte(tmp_path / "vault")
-        assert types(records, 4) == ["access.read", "access.read", "subject.key_destroyed"]
+        assert receipt.claims["system_results"] == ["system_erased (entry 6): crm"]
+        assert types(records, 5) == [
+            "access.read", "delete.system_erased", "subject.key_destroyed",
+        ]  # fmt: skip
 
 
 async def test_an_order_that_its_record_cannot_carry(tmp_path: Path) -> None:

@@ -126,6 +126,32 @@ def test_two_approvers_one_after_the_other(
     )
 
 
+def test_what_each_system_did(
+    run: Run, office: tuple[str, Keys], keys: Keys, known: Callable[[str], str], tmp_path: Path
+) -> None:
+    dora, receipt = known("dora@example.com"), tmp_path / "receipt.json"
+    look = ("erase", "--subject", dora, "--request", "R-77", "--dry-run")
+    assert "result   of no system is in the log yet\n" in run(*look).out.decode()
+    assert json.loads(run(*look, "--json").out)["system_results"] == []
+    claims = {"request_id": "R-77", "system": "crm"}
+    event = signed(Draft("delete.system_erased", claims, {}), next(_sequence))
+    with grpc.insecure_channel(office[0]) as channel:
+        stub = audit_pb2_grpc.AuditServiceStub(channel)
+        answer = stub.Record(audit_pb2.RecordRequest(events=[event]))
+    told = f"system_erased (entry {answer.outcomes[0].recorded.index}): crm"
+    assert f"result   {told}\n" in run(*look).out.decode()
+    assert json.loads(run(*look, "--json").out)["system_results"] == [told]
+    # It is the request's, whose subject may be gone, or unknown.
+    nobody = run("erase", "--subject", "zoe", "--request", "R-77", "--dry-run").out.decode()
+    assert nobody == f"nothing is known of this subject\nresult   {told}\n"
+    both = ("--key", keys["dpo"], "--key", keys["ciso"])
+    words = ("erase", "--subject", dora, "--request", "R-77", "--reason", "asked", *both)
+    assert f"result  {told}\n" in run(*words, "-o", receipt).out.decode()
+    assert json.loads(receipt.read_text())["system_results"] == [told]
+    before = run(*erasing(known("emil@example.com"), *both)).out.decode()
+    assert "result  of no system is in the record\n" in before
+
+
 def test_in_one_go_and_somebody_unknown(run: Run, keys: Keys, known: Callable[[str], str]) -> None:
     both = ("--key", keys["dpo"], "--key", keys["ciso"], "--tenant", TENANT)
     done = run(*erasing(known("bob@example.com"), *both))

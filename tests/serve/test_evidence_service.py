@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import io
+import zipfile
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +199,19 @@ async def test_after_an_erasure(tmp_path: Path) -> None:
         assert shown(verdict) == [[[], []], [[]], [[], []]]
         held = verified(records, old.package)
         assert [{d.name: d.value for d in p.shown} for p in held.chosen()[0].record.parts] == before
+
+
+async def test_an_erasure_says_what_each_system_did(tmp_path: Path) -> None:
+    async with served(tmp_path) as (collector, _, records):
+        claims = {"request_id": "R-1", "system": "crm <old>"}
+        done = await records.record(Draft("delete.system_erased", claims, {}))
+        receipt = await submit(records, order().encode())
+        told = f"system_erased (entry {done.index}): crm <old>"
+        collected = await collector.collect(indices=[receipt.index or 0], purpose="audit")
+        (erasure,) = verified(records, collected.package).chosen()
+        assert erasure.record.payload["system_results"] == [told]
+        page = zipfile.ZipFile(io.BytesIO(collected.package)).read("report.html").decode()
+        assert escape(told) in page
 
 
 async def test_with_the_time_stamps_of_the_log(tmp_path: Path) -> None:

@@ -86,6 +86,25 @@ async def test_a_dry_run_tells_of_the_other_half(tmp_path: Path) -> None:
         assert (await orders.dry_run(ALICE, purpose=WHY)).merged == {bob.key_id: 6}
 
 
+async def test_what_each_system_did(tmp_path: Path) -> None:
+    async with served(tmp_path) as (orders, _, records):
+        assert (await orders.dry_run(ALICE, purpose=WHY, request_id="R-1")).system_results == ()
+        claims = {"request_id": "R-1", "system": "crm"}
+        for seq, kind in enumerate(("system_erased", "backup_deferred"), 3):
+            await records.accept([signed(Draft(f"delete.{kind}", claims, {}), seq)])
+        told = ("system_erased (entry 7), backup_deferred (entry 8): crm",)
+        assert (await orders.dry_run(ALICE, purpose=WHY, request_id="R-1")).system_results == told
+        assert (await orders.dry_run(ALICE, purpose=WHY, request_id="R-2")).system_results == ()
+        assert (await orders.dry_run(ALICE, purpose=WHY)).system_results == ()
+        made = order().encode()
+        assert (await orders.submit(made)).system_results == told
+        await records.accept([signed(Draft("delete.backup_done", claims, {}), 5)])
+        assert (await orders.submit(made)).system_results == told
+        (later,) = (await orders.dry_run(ALICE, purpose=WHY, request_id="R-1")).system_results
+        assert "backup_done" in later
+        assert (await orders.submit(order(subject="zoe").encode())).system_results == ()
+
+
 async def test_nobody_looks_without_a_purpose(tmp_path: Path) -> None:
     async with served(tmp_path) as (orders, _, records):
         for purpose in ("", " ", "for a@example.com", "x" * 300):

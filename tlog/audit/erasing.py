@@ -29,6 +29,7 @@ from tlog.audit.orders import (
     parse_document,
     read_order,
 )
+from tlog.audit.outcomes import told_of
 from tlog.audit.rebuild import State, known_rows
 from tlog.audit.survey import claims_at, erased_at, holds_on, survey
 from tlog.audit.tokens import canonical
@@ -78,6 +79,9 @@ async def submit(records: Records, data: bytes) -> Receipt:
 
 
 async def _submit(records: Records, document: Document, order: Order) -> Receipt:
+    if order.kind is Kind.ERASE:
+        # All but the last few entries, while others record.
+        await records.docket.catch_up()
     async with records.alone() as state:
         receipt = _recorded(records, document, order)
         if receipt is None:
@@ -155,6 +159,8 @@ async def _erase(
     }
     if seen.recipients:
         claims["recipients"] = list(seen.recipients)
+    if results := await told_of(records, order.request_id):
+        claims["system_results"] = list(results)
     # The subject's token makes the record found; its identifier is sealed under the key that goes.
     return Draft(DESTROYED, claims, {}, [{"id": order.subject}], event_id=order.order_id)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tlog.audit.claims import check_identifier
+from tlog.audit.outcomes import told_of
 from tlog.audit.reading import Access, note_read
 from tlog.audit.records import Records
 from tlog.audit.search import Query, asked
@@ -28,12 +29,14 @@ class Preview:
         key_id: whose key would be destroyed; empty if there is none.
         erased_at: index of the entry that says that the subject was erased before; None if never.
         holds: why it would be refused.
+        system_results: what each system has said of the request so far; see `told_of`.
     """
 
     key_id: bytes
     survey: Survey
     erased_at: int | None
     holds: Sequence[str]
+    system_results: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,14 @@ async def preview(records: Records, access: Access, subject: str) -> Preview:
         pass  # what is under way is done
     key = records.vault.find_subject(name)
     seen = Survey() if key is None else await survey(records, key.key_id)
+    results = await told_of(records, access.request_id) if access.request_id else ()
     async with records.alone() as state:
         if records.vault.find_subject(name) != key:
             raise Unavailable("the subject was erased, or enrolled, meanwhile: ask again")
         holds = holds_on(records, state, key.key_id, seen, access.request_id) if key else ()
-        told = Preview(key.key_id if key else b"", seen, erased_at(records.vault, subject), holds)
+        told = Preview(
+            key.key_id if key else b"", seen, erased_at(records.vault, subject), holds, results
+        )
         await note_read(
             records,
             access,

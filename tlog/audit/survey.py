@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from tlog.audit.catalogue import TokenClass
+from tlog.audit.codec import dump_json
 from tlog.audit.event import read_payload
 from tlog.audit.jws import parse_jws
 from tlog.audit.leaf import Leaf, parse_leaf
 from tlog.audit.obligations import Hold, erased_in, erased_key
+from tlog.audit.personal import find_personal
 from tlog.audit.rebuild import State
 from tlog.audit.tokens import canonical, make_token
 from tlog.audit.vault import Vault
@@ -23,7 +27,9 @@ if TYPE_CHECKING:
 
 MERGED: Final = "subject.merged"
 _STEP: Final = 64
-_MAX_RECIPIENTS: Final = 64
+_MAX_LISTED: Final = 64
+_MAX_LISTED_BYTES: Final = 16 << 10
+"""Of one list, as it stands in a record: with two, and an order, that still fits into an entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ async def survey(records: Records, key_id: bytes) -> Survey:
         types,
         classes,
         shared,
-        _bounded(sorted(recipients)),
+        listed(sorted({*map(repeated, recipients)}), where="the subject's records"),
         frozenset(requests),
         frozenset(others - {key_id}),
         {each: index for each, index in merged.items() if each != key_id},
@@ -96,12 +102,21 @@ def _if_there(claims: dict[str, Any], name: str) -> list[str]:
     return [claims[name]] if name in claims else []
 
 
-def _bounded(recipients: Sequence[str]) -> Sequence[str]:
-    """As many as a claim may list; that there are more is said."""
-    if len(recipients) <= _MAX_RECIPIENTS:
-        return recipients
-    kept = recipients[: _MAX_RECIPIENTS - 1]
-    return (*kept, f"and {len(recipients) - len(kept)} more, in the subject's records")
+def repeated(name: str) -> str:
+    """A name from a record, for another: no pattern of today may stop an erasure for a name of old.
+
+    What seems to be personal is refused when it is recorded; a log may be older than the patterns.
+    """
+    return name if find_personal(name) is None else "one whose name seems to be personal"
+
+
+def listed(texts: Sequence[str], *, where: str) -> Sequence[str]:
+    """As many as a claim may list, and a record hold; that there are more, and where, is said."""
+    ends = [*accumulate(len(dump_json(text)) for text in texts)]
+    if len(texts) <= _MAX_LISTED and (not ends or ends[-1] <= _MAX_LISTED_BYTES):
+        return texts
+    kept = texts[: min(_MAX_LISTED - 1, bisect_right(ends, _MAX_LISTED_BYTES))]
+    return (*kept, f"and {len(texts) - len(kept)} more, in {where}")
 
 
 def _keys_of(records: Records, record: bytes) -> Iterator[bytes]:

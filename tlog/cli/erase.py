@@ -16,7 +16,7 @@ from tlog.cli.remote import Server, server_options
 @click.command(
     cls=Verb,
     examples=(
-        'tlog erase --subject alice@example.com --dry-run --purpose "request R-1"',
+        'tlog erase --subject alice@example.com --request R-1 --dry-run --purpose "request R-1"',
         "tlog erase --subject alice@example.com --request R-1 --reason asked --key dpo.key "
         "-o order.json",
         "tlog approve order.json --key ciso.key",
@@ -50,6 +50,10 @@ async def erase(
 
     A legal hold on the subject, on a request of theirs, or on somebody they share a record with,
     refuses it. An order that was carried out gives its receipt again.
+
+    What each system has said that it did for the request (records of the types delete.*) stands in
+    the record of the erasure, and in the receipt, as it was then; a dry run with --request tells
+    what is said so far, before and after.
 
     A dry run is a reading, and is recorded as every search is: see tlog records search --help.
     """
@@ -88,4 +92,8 @@ async def _preview(
             if seen.holds
             else "held     by nothing",
         ]
-    out.result("\n".join(lines or ["nothing is known of this subject"]), **asdict(seen))
+    lines = lines or ["nothing is known of this subject"]
+    if request_id:
+        results = seen.system_results or ["of no system is in the log yet"]
+        lines += [f"result   {each}" for each in results]
+    out.result("\n".join(lines), **asdict(seen))

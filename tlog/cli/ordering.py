@@ -238,9 +238,11 @@ def _lines(receipt: OrderReceipt) -> Sequence[str]:
     if receipt.kind != "erase":
         verb = "stands" if receipt.kind == "hold.place" else "is released"
         return [f"{before}hold {receipt.hold_id} {verb}: {at}, {by}"]
+    results = receipt.system_results or ["of no system is in the record"]
     return [
         f"{before}erased: {at}, {by}",
         f"key     {receipt.key_id}, and {receipt.parts} sealed parts",
         *[f"notify  {name}" for name in receipt.recipients],
+        *[f"result  {each}" for each in results],
         f"copies  of the vault may hold the key until {receipt.complete_by}",
     ]

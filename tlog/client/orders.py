@@ -41,6 +41,7 @@ class OrderReceipt:
     parts: int
     recipients: tuple[str, ...]
     complete_by: str
+    system_results: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class DryRun:
     holds: tuple[str, ...]
     erased_at: int | None
     merged: Mapping[str, int]
+    system_results: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Orders(RecordsService):
             answer.key.parts,
             tuple(map(printable, answer.recipients)),
             printable(answer.complete_by),
+            tuple(map(printable, answer.system_results)),
         )
 
     async def dry_run(self, subject: str, *, purpose: str, request_id: str = "") -> DryRun:
@@ -117,6 +120,7 @@ class Orders(RecordsService):
             tuple(map(printable, answer.holds)),
             answer.erased_at if answer.HasField("erased_at") else None,
             {printable(each.key_id): each.entry for each in answer.merged},
+            tuple(map(printable, answer.system_results)),
         )
 
     async def tenant(self) -> str:

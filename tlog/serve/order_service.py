@@ -50,6 +50,7 @@ class OrderService:
                 pb.MergedKey(key_id=key_id.hex(), entry=index)
                 for key_id, index in sorted(survey.merged.items())
             ],
+            system_results=seen.system_results,
         )
 
     async def ListHolds(
@@ -108,6 +109,7 @@ def _receipt(receipt: Receipt) -> pb.SubmitOrderResponse:
         index=receipt.index,
         approvers=claims.get("approvers", ()),
         recipients=claims.get("recipients", ()),
+        system_results=claims.get("system_results", ()),
     )
     if receipt.recorded_at is not None:
         answer.recorded_at = format_time(receipt.recorded_at)

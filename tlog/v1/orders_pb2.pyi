@@ -99,6 +99,7 @@ class SubmitOrderResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     RECIPIENTS_FIELD_NUMBER: _builtins.int
     COMPLETE_BY_FIELD_NUMBER: _builtins.int
+    SYSTEM_RESULTS_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """What the order says."""
     kind: _builtins.str
@@ -129,6 +130,14 @@ class SubmitOrderResponse(_message.Message):
     def recipients(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """To whom the subject's data went, as the records said: they are to be notified."""
 
+    @_builtins.property
+    def system_results(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What each system had said by then that it did for the request, and who was told, as
+        "system_erased (entry 12), backup_deferred (entry 15): crm": the newest results, each with the
+        index of its entry, and after the first ": " the name. It stays as it was recorded, whatever is
+        said later.
+        """
+
     def __init__(
         self,
         *,
@@ -143,10 +152,11 @@ class SubmitOrderResponse(_message.Message):
         key: Global___DestroyedKey | None = ...,
         recipients: _abc.Iterable[_builtins.str] | None = ...,
         complete_by: _builtins.str = ...,
+        system_results: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_index", b"_index", "index", b"index", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_index", b"_index", "approvers", b"approvers", "complete_by", b"complete_by", "hold_id", b"hold_id", "index", b"index", "key", b"key", "kind", b"kind", "order_id", b"order_id", "outcome", b"outcome", "recipients", b"recipients", "recorded_at", b"recorded_at", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_index", b"_index", "approvers", b"approvers", "complete_by", b"complete_by", "hold_id", b"hold_id", "index", b"index", "key", b"key", "kind", b"kind", "order_id", b"order_id", "outcome", b"outcome", "recipients", b"recipients", "recorded_at", b"recorded_at", "request_id", b"request_id", "system_results", b"system_results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__index: _TypeAlias = _typing.Literal["index"]  # noqa: Y015
     _WhichOneofArgType__index: _TypeAlias = _typing.Literal["_index", b"_index"]  # noqa: Y015
@@ -273,6 +283,7 @@ class DryRunResponse(_message.Message):
     HOLDS_FIELD_NUMBER: _builtins.int
     ERASED_AT_FIELD_NUMBER: _builtins.int
     MERGED_FIELD_NUMBER: _builtins.int
+    SYSTEM_RESULTS_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Id of the key that would be destroyed, in lowercase hex; empty if there is none."""
     parts: _builtins.int
@@ -301,6 +312,12 @@ class DryRunResponse(_message.Message):
     def merged(self) -> _containers.RepeatedCompositeFieldContainer[Global___MergedKey]:
         """Keys of the same person under another identifier, which this erasure would leave."""
 
+    @_builtins.property
+    def system_results(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What each system has said so far that it did for the request, and who was told; as in
+        SubmitOrderResponse. Empty without a request.
+        """
+
     def __init__(
         self,
         *,
@@ -313,10 +330,11 @@ class DryRunResponse(_message.Message):
         holds: _abc.Iterable[_builtins.str] | None = ...,
         erased_at: _builtins.int | None = ...,
         merged: _abc.Iterable[Global___MergedKey] | None = ...,
+        system_results: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_erased_at", b"_erased_at", "erased_at", b"erased_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_erased_at", b"_erased_at", "erased_at", b"erased_at", "holds", b"holds", "key_id", b"key_id", "merged", b"merged", "parts", b"parts", "recipients", b"recipients", "retention_classes", b"retention_classes", "shared", b"shared", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_erased_at", b"_erased_at", "erased_at", b"erased_at", "holds", b"holds", "key_id", b"key_id", "merged", b"merged", "parts", b"parts", "recipients", b"recipients", "retention_classes", b"retention_classes", "shared", b"shared", "system_results", b"system_results", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__erased_at: _TypeAlias = _typing.Literal["erased_at"]  # noqa: Y015
     _WhichOneofArgType__erased_at: _TypeAlias = _typing.Literal["_erased_at", b"_erased_at"]  # noqa: Y015
