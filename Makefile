@@ -39,7 +39,7 @@ $(PEERS)/.ready: tests/interop/peers.lock $(wildcard tests/interop/go/go.* tests
 		--ignore-requires-python -r tests/interop/peers.lock
 	cd tests/interop/go && GOBIN=$(abspath $(PEERS)/bin) GOTOOLCHAIN=local CGO_ENABLED=0 \
 		GOFLAGS="-mod=readonly -buildvcs=false" \
-		$(abspath $(PEERS)/venv/bin/go) install tool ./sumdb
+		$(abspath $(PEERS)/venv/bin/go) install tool ./...
 	@touch $@
 
 fuzz: $(VENV)/.fuzz ## look for inputs that break a parser, for a minute (SECONDS=600, KEEP=1)

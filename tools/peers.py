@@ -6,6 +6,7 @@ aics-tlog           a verifier of checkpoints, tiles and proofs (PyPI)
 tlog-tiles          a reader of tiles (PyPI, tlog-scales)
 hammer              Tessera's load tool (github.com/transparency-dev/tessera)
 sumdb               tests/interop/go/sumdb, over Go's checksum database packages
+proof               tests/interop/go/proof, over torchwood's policies and .tlog-proof files
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -12,24 +10,11 @@ from typing import Any
 import pytest
 
 from tests.e2e.processes import Terminal
+from tests.interop.aics import aics
 from tests.interop.conftest import INDICES, SIZE, SIZES, Library, flipped
 from tests.interop.witnesses import ORIGIN, init, our_witness, require
 from tlog.merkle import leaf_hash, node_hash
 from tlog.notes import Algorithm, Signer
-from tools.peers import program
-
-
-def aics(*arguments: str | Path | int) -> tuple[int, Any]:
-    """Run aics-tlog; its exit code and the JSON it printed."""
-    done = subprocess.run(
-        [program("aics-tlog"), *map(str, arguments)],
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout, done.stderr.decode()
-    return done.returncode, json.loads(done.stdout)
 
 
 def proof_file(path: Path, hashes: list[bytes]) -> Path:

@@ -7,10 +7,12 @@ tool (
 	github.com/transparency-dev/tessera/internal/hammer
 )
 
-require golang.org/x/mod v0.43.0
+require (
+	filippo.io/torchwood v0.10.0
+	golang.org/x/mod v0.43.0
+)
 
 require (
-	filippo.io/torchwood v0.10.0 // indirect
 	github.com/RobinUS2/golang-moving-average v1.0.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
