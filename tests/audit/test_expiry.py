@@ -24,6 +24,7 @@ from tlog.audit.leaf import parse_leaf
 from tlog.audit.obligations import Obligations
 from tlog.audit.orders import Kind, Limits
 from tlog.audit.records import Records
+from tlog.audit.retained import fingerprint
 from tlog.audit.round import Round
 from tlog.audit.search import Query, find_all
 from tlog.audit.survey import erased_at
@@ -386,6 +387,16 @@ async def test_whatever_happens_in_whatever_order(
                     who = rand.choice(people)
                     await submit(records, order(subject=who, now=clock.now).encode())
                     lost |= {(index, who) for index, (_, _, about) in known.items() if who in about}
+                case 7:  # the clock is ahead for a while
+                    then, who = clock.now, rand.choice(people)
+                    clock.now += timedelta(days=rand.randrange(900))
+                    sent = [at(clock, access(who), seq + 1)]
+                    (index,) = indices(await records.accept(sent))
+                    known[index] = (clock.now, 24, frozenset({who}))
+                    clock.now = then
+                    (behind,) = indices(await records.accept([at(clock, access(who), seq + 2)]))
+                    known[behind] = (then, 24, frozenset({who}))
+                    seq += 2
             await passed(records)
             for index, (then, months, about) in known.items():
                 past = then < months_before(clock.now, months)
@@ -549,6 +560,94 @@ async def test_a_clock_that_is_set_far_ahead_destroys_nothing(tmp_path: Path) ->
         assert values(records, 5)[1] == {"id": BOB}
         index = records.log.sequencer.edge.size - 2
         assert records.read(index).parts == [Part(expiry=index + 1)] * 2
+
+
+async def come_in(records: Records, clock: Clock, then: datetime, seq: int, *made: Draft) -> None:
+    """Records that come in when the clock says so."""
+    now, clock.now = clock.now, then
+    indices(await records.accept([at(clock, each, n) for n, each in enumerate(made, seq)]))
+    clock.now = now
+
+
+@pytest.mark.parametrize("first_look", [datetime(2023, 1, 1, tzinfo=UTC), None])
+async def test_what_came_in_while_the_clock_was_ahead_goes_when_its_time_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_look: datetime | None
+) -> None:
+    monkeypatch.setattr(expiry, "SCAN", 2)
+    clock, day = Clock(), timedelta(days=1)
+    async with governed(tmp_path, clock=clock) as records:
+        await come_in(records, clock, START, 1, access("carol"))
+        await come_in(records, clock, datetime(2030, 2, 1, tzinfo=UTC), 2, access(BOB))
+        await come_in(records, clock, datetime(2030, 1, 1, tzinfo=UTC), 3, access(ALICE))
+        for seq in range(4, 8):
+            await come_in(records, clock, START + seq * day, seq, access("carol"))
+        await come_in(records, clock, datetime(2029, 6, 1, tzinfo=UTC), 8, access("dave"))
+        clock.now = first_look or clock.now
+        assert await passed(records) == (5 if first_look else 0)
+        clock.now = datetime(2031, 6, 2, tzinfo=UTC)  # both have been, and are not past their time
+        assert await passed(records) == (1 if first_look else 6)
+    async with opened(tmp_path, clock=clock) as records:
+        assert [values(records, index)[1] for index in (5, 6)] == [{"id": BOB}, {"id": ALICE}]
+        for due, index in (
+            (datetime(2032, 1, 1, tzinfo=UTC), 6),
+            (datetime(2032, 2, 1, tzinfo=UTC), 5),
+        ):
+            clock.now = due
+            assert await passed(records) == 0
+            assert all(part.disclosures for part in records.read(index).parts[1:])
+            clock.now += timedelta(microseconds=1)
+            assert await passed(records) == 1
+            assert all(part.expiry for part in records.read(index).parts)
+        size = records.log.sequencer.edge.size
+        assert await passed(records) == 0
+        assert records.log.sequencer.edge.size == size
+        assert records.vault.find_subject(ALICE) is None
+
+
+async def test_what_came_in_while_the_clock_was_ahead_holds_up_nothing(tmp_path: Path) -> None:
+    clock, day = Clock(), timedelta(days=1)
+    async with governed(tmp_path, clock=clock) as records:
+        await come_in(records, clock, START + 600 * day, 1, access(ALICE), access(BOB))
+        for seq in range(3, 7):
+            await come_in(records, clock, START + seq * day, seq, access("carol"))
+        clock.now = datetime(2022, 1, 15, 12, tzinfo=UTC) + 3 * day
+        assert await passed(records) == 0
+        for _ in range(4):
+            clock.now += day
+            assert await passed(records) == 1
+        clock.now = months_before(START + 600 * day, -24)
+        assert await passed(records) == 0
+        clock.now += day
+        assert await passed(records) == 2
+
+
+async def test_a_hold_keeps_what_came_in_while_the_clock_was_ahead(tmp_path: Path) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        await come_in(records, clock, datetime(2030, 1, 1, tzinfo=UTC), 1, access(ALICE))
+        await come_in(records, clock, START, 2, access(BOB))
+        clock.now = datetime(2023, 1, 1, tzinfo=UTC)
+        assert await passed(records) == 1
+        clock.now = datetime(2032, 1, 1, tzinfo=UTC)
+        await submit(records, order(Kind.PLACE, now=clock.now).encode())
+        for _ in range(2):
+            clock.now += timedelta(days=1)
+            assert await passed(records) == 0
+        await submit(records, order(Kind.RELEASE, now=clock.now).encode())
+        assert await passed(records) == 1
+
+
+async def test_a_look_of_before_is_forgotten_if_it_does_not_say_what_it_passed_over(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        await records.accept([at(clock, access(ALICE), 1)])
+        clock.now = datetime(2023, 1, 1, tzinfo=UTC)
+        store, rules = records.vault.store, fingerprint(records.catalogue)
+        row = b'{"kept":4,"next":5}'
+        store.write([("state", b"expiry/catalogue", rules), ("state", b"expiry/class/access", row)])
+        assert await passed(records) == 1
 
 
 async def test_what_was_not_looked_through_is_caught_up_with(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ of the settings as they are at the look, as in a receipt; what is recorded is no
 How far each class was looked through stands in the vault, as a hint: what it forgets is looked
 through again. In the vault's family `state`:
 
-    "expiry/class/", class      {"next": index, "kept": first index that a hold kept, or null}
+    "expiry/class/", class      {"next": index, "kept": first index that a hold kept, or null,
+                                "ahead": [first index that is not past its time, the earliest time
+                                of receipt of these], or null}
     "expiry/epoch/", epoch      its key is needed for ever, or as long as a hold stands
     "expiry/rewind"             a hold was released: what it kept is looked through again
     "expiry/looked"             the time as of which all was looked through the last time
@@ -21,6 +23,10 @@ through again. In the vault's family `state`:
     "expiry/strays"             see `strays`
 
 Whoever changes a class, or moves a type to another one, has all of it looked through anew.
+
+Records stand in the order of receipt, so a look ends where one is not past its time yet. But what a
+server received while its clock was ahead stands before what is past its time sooner: it is passed
+over, and looked at again when its time has come.
 
 A server's clock that is set years ahead by mistake would destroy everything for good. So the time
 of a look is at most a day after that of the one before, and whoever is far behind is told of it.
@@ -33,7 +39,7 @@ import contextlib
 import time
 from calendar import monthrange
 from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -123,6 +129,15 @@ def epoch_end(epoch: str) -> datetime:
     return datetime(year + quarter // 4, quarter % 4 * 3 + 1, 1, tzinfo=UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class _Hint:
+    """How far a class was looked through; the fields are those of its row."""
+
+    next: int = 0
+    kept: int | None = None
+    ahead: tuple[int, datetime] | None = None
+
+
 @contextlib.asynccontextmanager
 async def expiring(
     records: Records, *, interval: float, leap: timedelta = LEAP
@@ -179,6 +194,7 @@ async def expire(records: Records, *, now: datetime, pace: float = PACE) -> int:
         if months is None:
             continue
         cutoff, begun = months_before(now, months), time.monotonic()
+        await _go_back(records, name, cutoff)
         while (count := await _batch(records, name, cutoff)) is not None:
             total += count
             await asyncio.sleep(pace * (time.monotonic() - begun))
@@ -199,39 +215,54 @@ async def _rewind(records: Records) -> None:
             return
         puts: list[Put] = [("state", key, None) for key, _ in store.items("state", _EPOCH)]
         for key, _ in store.items("state", _CLASS):
-            following, kept = _hint(records, key)
+            hint = _hint(records, key)
             if changed:
                 puts.append(("state", key, None))
-            elif kept is not None:
-                puts.append(("state", key, _hint_row(min(following, kept), None)))
+            elif hint.kept is not None:
+                back = replace(hint, next=min(hint.next, hint.kept), kept=None)
+                puts.append(("state", key, _hint_row(back)))
         if changed:
             puts += [("state", STRAYS, None), ("state", _CATALOGUE, rules)]
         store.write([*puts, ("state", REWIND, None)])
 
 
-def _hint(records: Records, key: bytes) -> tuple[int, int | None]:
+async def _go_back(records: Records, name: str, cutoff: datetime) -> None:
+    """Look again at what was passed over, if its time has come."""
+    key = _CLASS + name.encode()
+    async with records.alone():
+        hint = _hint(records, key)
+        if hint.ahead is None or hint.ahead[1] >= cutoff:
+            return
+        back = replace(hint, next=min(hint.next, hint.ahead[0]), ahead=None)
+        records.vault.store.write([("state", key, _hint_row(back))])
+
+
+def _hint(records: Records, key: bytes) -> _Hint:
     row = records.vault.store.get("state", key)
-    if row is None:
-        return 0, None
-    made = load_json(row, field="expiry")
-    return made["next"], made["kept"]
+    made = {} if row is None else load_json(row, field="expiry")
+    if "ahead" not in made:  # written before there was such a field
+        return _Hint()
+    ahead = made["ahead"] and (made["ahead"][0], parse_time(made["ahead"][1], field="ahead"))
+    return _Hint(made["next"], made["kept"], ahead)
 
 
-def _hint_row(following: int, kept: int | None) -> bytes:
-    return dump_json({"next": following, "kept": kept})
+def _hint_row(hint: _Hint) -> bytes:
+    ahead = hint.ahead and [hint.ahead[0], format_time(hint.ahead[1])]
+    return dump_json({"next": hint.next, "kept": hint.kept, "ahead": ahead})
 
 
 async def _batch(records: Records, name: str, cutoff: datetime) -> int | None:
     """Look through some entries for a class; None when all before the cutoff were."""
-    first, _ = _hint(records, _CLASS + name.encode())
-    until = first
-    for index, entry in entries(records.log, first, records.log.sequencer.edge.size):
+    first, size = _hint(records, _CLASS + name.encode()).next, records.log.sequencer.edge.size
+    until = past = first
+    for index, entry in entries(records.log, first, size):
         if index - first == SCAN:
             break
         leaf = leaf_of(entry)
-        # One from the future, when a clock was wrong, holds up nothing behind it.
-        if leaf is not None and cutoff <= leaf.received_at <= records.clock():
-            break
+        if leaf is not None and leaf.received_at >= cutoff and index >= past:
+            past = _past_behind(records.log, index, size, cutoff)
+            if past == index:
+                break
         until = index + 1
         if until % STEP == 0:
             await asyncio.sleep(0)
@@ -246,10 +277,14 @@ async def _expire_range(
     async with records.alone() as state:
         keeping = Keeping.of(records, state.obligations.holds.values())
         key = _CLASS + name.encode()
-        _, kept = _hint(records, key)
-        count = 0
+        hint, count = _hint(records, key), 0
+        kept, ahead = hint.kept, hint.ahead
         async for index, known in _of_class(records, name, first, until):
-            if known.leaf.received_at >= cutoff or keeping.keeps(records, known):
+            received_at = known.leaf.received_at
+            if received_at >= cutoff:
+                where, earliest = ahead or (index, received_at)
+                ahead = min(where, index), min(earliest, received_at)
+            elif keeping.keeps(records, known):
                 kept = index if kept is None else min(kept, index)
             elif any(is_sealed(records, part) for part in known.parts):
                 count += 1
@@ -263,8 +298,23 @@ async def _expire_range(
             }
             await records.record_alone(Draft(EXPIRED, claims, {}))
             records.counters.expired += count
-        records.vault.store.write([("state", key, _hint_row(until, kept))])
+        records.vault.store.write([("state", key, _hint_row(_Hint(until, kept, ahead)))])
     return count
+
+
+def _past_behind(log: Log, index: int, size: int, cutoff: datetime) -> int:
+    """An entry behind one that is not past its time, and which is; the one itself if none is found.
+
+    It looks further and further away: behind what came in while a clock was ahead, something is
+    found at the latest when as much of it is past its time.
+    """
+    step = 1
+    while index + step < size:
+        leaf = leaf_of(log.reader.entry(index + step, size))
+        if leaf is not None and leaf.received_at < cutoff:
+            return index + step
+        step *= 2
+    return index
 
 
 async def _of_class(
