@@ -16,11 +16,14 @@ from tlog.audit.records import Records
 from tlog.notes import Signer
 
 DPO, CISO, COUNSEL = signer_of("dpo", 21), signer_of("ciso", 22), signer_of("counsel", 23)
+NEW_CISO = signer_of("ciso", 24)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def order(kind: Kind = Kind.ERASE, *signers: Signer, **changes: Any) -> Document:
-    """An order about Alice, signed by the officer and the counsel unless others are given."""
+    """An order, signed by the two who approve unless others are given: about Alice, or to have
+    counsel approve too, or to give one of the two another key.
+    """
     now = changes.pop("now", None) or datetime.now(UTC)
     values: dict[str, Any] = {"tenant": TENANT, "reason": "asked", "lifetime": timedelta(days=7)}
     match kind:
@@ -30,6 +33,10 @@ def order(kind: Kind = Kind.ERASE, *signers: Signer, **changes: Any) -> Document
             values |= {"hold_id": "H-1"} | ({} if "request_id" in changes else {"subject": ALICE})
         case Kind.RELEASE:
             values |= {"hold_id": "H-1"}
+        case Kind.REGISTER:
+            values |= {"vkey": str(COUNSEL.vkey)}
+        case Kind.ROTATE:
+            values |= {"vkey": str(NEW_CISO.vkey), "old_vkey": str(CISO.vkey)}
     made = new_order(kind, now=now, **(values | changes))
     for signer in signers or (DPO, CISO):
         made = made.approved(signer)

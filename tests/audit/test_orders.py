@@ -14,7 +14,7 @@ from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS, InvalidJWSSignature
 from sd_jwt.verifier import SDJWTVerifier
 
-from tests.audit.approvers import CISO, COUNSEL, DPO, LONG_AGO, order, registry
+from tests.audit.approvers import CISO, COUNSEL, DPO, LONG_AGO, NEW_CISO, order, registry
 from tests.audit.producer import ALICE, CATALOGUE, SHOP, TENANT, signer_of
 from tests.audit.tenant import NOW
 from tlog.audit import sdjwt
@@ -57,6 +57,8 @@ def refused(data: bytes, **more: Any) -> AuditError:
         (Kind.PLACE, {}, {"subject": ALICE, "hold_id": "H-1"}),
         (Kind.PLACE, {"request_id": "R-7"}, {"request_id": "R-7", "hold_id": "H-1"}),
         (Kind.RELEASE, {}, {"hold_id": "H-1"}),
+        (Kind.REGISTER, {}, {"vkey": str(COUNSEL.vkey)}),
+        (Kind.ROTATE, {}, {"vkey": str(NEW_CISO.vkey), "old_vkey": str(CISO.vkey)}),
     ],
 )
 def test_what_two_approvers_signed_is_carried(
@@ -65,7 +67,8 @@ def test_what_two_approvers_signed_is_carried(
     made = order(kind, now=NOW, **changes)
     read, approvers = checked(made.encode())
     assert approvers == ["ciso", "dpo"]
-    expected = {"subject": "", "request_id": "", "hold_id": ""} | says
+    names = ("subject", "request_id", "hold_id", "vkey", "old_vkey")
+    expected = dict.fromkeys(names, "") | says
     assert {name: getattr(read, name) for name in expected} == expected
     assert (read.kind, read.tenant, read.reason) == (kind, TENANT, "asked")
     assert (read.made_at, read.expires_at) == (NOW, NOW + timedelta(days=7))
@@ -210,6 +213,14 @@ def resigned(change: Change, kind: Kind = Kind.ERASE, **more: Any) -> bytes:
         (Kind.RELEASE, lambda p: p.update(request_id="R-1"), "request_id"),
         (Kind.RELEASE, lambda p: p.update(_sd=["A" * 43], _sd_alg="sha-256"), "subject"),
         (Kind.RELEASE, lambda p: p.update(more=1), "more"),
+        (Kind.REGISTER, lambda p: p.pop("vkey"), "vkey"),
+        (Kind.REGISTER, lambda p: p.update(vkey="counsel"), "vkey"),
+        (Kind.REGISTER, lambda p: p.update(old_vkey=p["vkey"]), "old_vkey"),
+        (Kind.REGISTER, lambda p: p.update(roles=["registrar"]), "roles"),
+        (Kind.REGISTER, lambda p: p.update(_sd=["A" * 43], _sd_alg="sha-256"), "subject"),
+        (Kind.ROTATE, lambda p: p.pop("old_vkey"), "old_vkey"),
+        (Kind.ROTATE, lambda p: p.update(old_vkey=7), "old_vkey"),
+        (Kind.ROTATE, lambda p: p.update(hold_id="H-1"), "hold_id"),
     ],
 )
 def test_what_no_two_may_order(kind: Kind, change: Change, field: str) -> None:

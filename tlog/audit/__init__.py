@@ -50,8 +50,9 @@ of their keys together: the first erasure takes it, so what must outlive the oth
 the part of its own subject.
 
 **Orders** (`orders`, pure) are documents that two approvers sign: to erase a subject, to place or
-release a hold. `overview` tells before what one would do, and `outcomes` what each system said that
-it did; `erasing` carries it out, `expiry` lets go what is past its retention class, and `shredding`
+release a hold, to register an approver or rotate the key of one (`approvers`: nobody else may, once
+two stand). `overview` tells before what one would do, and `outcomes` what each system said that it
+did; `erasing` carries it out, `expiry` lets go what is past its retention class, and `shredding`
 gathers what goes. The record of a deed is in the log before the deed, and obliges to it
 (`obligations`, derived from the log): after a kill, or in a vault restored from an old copy, the
 next start does what the log says was done. What expired, or was erased, reads as that, with the

@@ -1,4 +1,4 @@
-"""What is done upon an order: a subject's key is destroyed, a hold is placed or released.
+"""What is done upon an order: to a subject's key, to a hold, or to the key of an approver.
 
     order ──verify──▶ holds? ──▶ record in the log ──▶ the deed ──▶ receipt
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from tlog.audit.approvers import ordered_record
 from tlog.audit.claims import event_id_bytes
 from tlog.audit.errors import EventRefused, Held, OrderRefused
 from tlog.audit.event import Draft
@@ -103,6 +104,8 @@ async def _carried_out(records: Records, state: State, document: Document, order
             deed = _place(state, order, claims)
         case Kind.RELEASE:
             deed = _release(state, order, claims)
+        case Kind.REGISTER | Kind.ROTATE:
+            deed = ordered_record(order, claims, now=records.clock())
     if isinstance(deed, Receipt):
         return deed
     try:

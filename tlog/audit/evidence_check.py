@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from tlog.audit.approvers import check_ordered
 from tlog.audit.catalogue import Catalogue, TokenClass, default_catalogue
 from tlog.audit.errors import AuditError, EventRefused, OrderRefused
 from tlog.audit.evidence import (
@@ -102,7 +103,8 @@ class Proven:
     Attributes:
         registered: the entry that registered the key it is signed with; None for the first key of
             the log's own records.
-        approvers: of an erasure, who signed the order for it; of other records, nobody.
+        approvers: of an erasure, or of the key of an approver, who signed the order for it; of
+            other records, nobody.
         times: at most one for each authority.
     """
 
@@ -239,6 +241,14 @@ def _check_signatures(
             registry.producers[key.name].check(record.type)
             if record.type.startswith(KEY_EVENTS):
                 catalogue.check_public(catalogue.type_of(payload), payload, recorded=True)
+                if "order" in payload:
+                    approvers = check_ordered(
+                        payload,
+                        registry,
+                        tenant=contents.tenant,
+                        catalogue=catalogue,
+                        now=received_at,
+                    )
                 occurred_at = parse_time(payload["occurred_at"], field="occurred_at")
                 registry.apply(payload, occurred_at=occurred_at, received_at=received_at)
             elif record.type == ERASED and "order" in payload:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tlog.audit.errors import EventRefused
 from tlog.audit.event import read_payload
@@ -24,14 +25,14 @@ class KeyHistory:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._size = 0
-        self._events: dict[int, tuple[str, str]] = {}
+        self._events: dict[int, tuple[set[str], str]] = {}
         self._turn = asyncio.Lock()
 
     async def of(self, indices: Iterable[int]) -> list[int]:
         """The records that register, rotate or revoke the keys that these records are signed with.
 
-        Those of whoever approved what they say, too; and of whoever signed those, up to the
-        service itself.
+        Those of whoever approved what they say, too; and of whoever signed and approved those, up
+        to the service itself.
 
         Raises:
             StoreError: the log cannot be read.
@@ -42,10 +43,10 @@ class KeyHistory:
         for index in indices:
             entry = self._log.reader.entry(index, self._size)
             payload = read_payload(parse_jws(parse_leaf(entry).jws))
-            wanted |= {payload["producer_id"], *payload.get("approvers", ())}
+            wanted |= _said_by(payload)
         while True:
             found = {index for index, (_, about) in self._events.items() if about in wanted}
-            more = {self._events[index][0] for index in found} - wanted
+            more = {name for index in found for name in self._events[index][0]} - wanted
             if not more:
                 return sorted(found)
             wanted |= more
@@ -63,7 +64,12 @@ class KeyHistory:
             await asyncio.sleep(0)
 
 
-def _key_event(entry: bytes) -> tuple[str, str] | None:
+def _said_by(payload: Mapping[str, Any]) -> set[str]:
+    """Who signed a record, and the order that it keeps."""
+    return {str(name) for name in (payload["producer_id"], *payload.get("approvers", ()))}
+
+
+def _key_event(entry: bytes) -> tuple[set[str], str] | None:
     """By whom a record about a producer is, and about whom; None if it is none."""
     try:
         payload = read_payload(parse_jws(parse_leaf(entry).jws))
@@ -71,4 +77,4 @@ def _key_event(entry: bytes) -> tuple[str, str] | None:
         return None
     if not str(payload.get("type")).startswith(KEY_EVENTS):
         return None
-    return str(payload["producer_id"]), str(payload["about_producer"])
+    return _said_by(payload), str(payload["about_producer"])

@@ -1,4 +1,6 @@
-"""Orders: what two approvers sign before a key is destroyed, or a hold placed or released.
+"""Orders: what two approvers sign before what must not be one person's to do.
+
+A key is destroyed, a hold placed or released, an approver registered or given another key.
 
 An order is an SD-JWT in the general JSON serialization (RFC 9901, section 8; RFC 7515, 7.2.1), with
 a signature of each approver over the same payload, which is canonical JSON:
@@ -7,10 +9,10 @@ a signature of each approver over the same payload, which is canonical JSON:
       {"header": {"disclosures": [<the subject>]}, "protected": …, "signature": …},
       {"protected": …, "signature": …}]}
 
-The payload holds a salted digest of the subject, and the disclosure beside it opens it. What the
-record of an order keeps is the document without the disclosure (`kept`): so both signatures can be
-verified for ever, and it names nobody. Whoever approves reads the same bytes that are carried out;
-no trust in what carried them is needed.
+The payload of one about a subject holds a salted digest of it, which the disclosure opens. What
+the record of an order keeps is the document without the disclosure (`kept`): so both signatures can
+be verified for ever, and it names no subject. Whoever approves reads the same bytes that are
+carried out; no trust in what carried them is needed.
 """
 
 from __future__ import annotations
@@ -51,6 +53,11 @@ class Kind(StrEnum):
     ERASE = "erase"
     PLACE = "hold.place"
     RELEASE = "hold.release"
+    REGISTER = "approver.register"
+    ROTATE = "approver.rotate"
+
+
+_APPROVERS: Final = (Kind.REGISTER, Kind.ROTATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,8 @@ class Order:
         subject: whose key is destroyed, or who is held; empty if nobody, or not disclosed.
         request_id: why a key is destroyed, or which request is held.
         hold_id: which hold is placed or released.
+        vkey: the key of an approver who is registered, or that an approver gets.
+        old_vkey: the key that ends with that.
         made_at: not before this.
         expires_at: not from this on.
     """
@@ -91,6 +100,8 @@ class Order:
     subject: str = ""
     request_id: str = ""
     hold_id: str = ""
+    vkey: str = ""
+    old_vkey: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +164,18 @@ def new_order(
     now: datetime,
     lifetime: timedelta,
     subject: str = "",
-    request_id: str = "",
-    hold_id: str = "",
+    **scope: str,
 ) -> Document:
     """An order that nobody has signed.
+
+    Args:
+        kind: what it orders.
+        tenant: in whose log.
+        reason: why; it is public.
+        now: not before this.
+        lifetime: how long it may be carried out from then on.
+        subject: whom it is about, if it is about somebody.
+        scope: what else it is about, named as in `Order`; what is empty is left out.
 
     Raises:
         OrderRefused, EventRefused: the field that is wrong.
@@ -169,7 +188,7 @@ def new_order(
         "made_at": format_time(now),
         "expires_at": format_time(now + lifetime),
     }
-    made |= {k: v for k, v in (("request_id", request_id), ("hold_id", hold_id)) if v}
+    made |= {name: value for name, value in scope.items() if value}
     disclosure = ""
     if subject:
         disclosed = sdjwt.disclose("subject", subject)
@@ -267,6 +286,8 @@ def read_order(document: Document, catalogue: Catalogue) -> Order:
         subject=_subject(document, made),
         request_id=made.get("request_id", ""),
         hold_id=made.get("hold_id", ""),
+        vkey=made.get("vkey", ""),
+        old_vkey=made.get("old_vkey", ""),
     )
 
 
@@ -289,6 +310,10 @@ def _scope(kind: Kind, made: Mapping[str, Any]) -> set[str]:
         if about:
             raise OrderRefused("the hold says whom it holds", field="subject")
         return {"hold_id"}
+    if kind in _APPROVERS:
+        if about:
+            raise OrderRefused("an approver is named by the key", field="subject")
+        return {"vkey"} if kind is Kind.REGISTER else {"vkey", "old_vkey"}
     if about is ("request_id" in made):
         raise OrderRefused("holds either a subject or a request", field="subject")
     return {"hold_id"} if about else {"hold_id", "request_id"}

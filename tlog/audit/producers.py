@@ -29,7 +29,8 @@ MAX_BEHIND: Final = timedelta(days=7)
 """How far a producer's clock may be off: ahead of the receipt, or behind it (spools drain late)."""
 MAX_HOLES: Final = 1024
 
-_REGISTERS: Final = "producer."
+REGISTERS: Final = "producer."
+"""What the types of events about producers begin with."""
 _OWN: Final = ("log.", "subject.key_", "retention.")
 # A sign of life, and the word of whoever verified the log, are theirs to give.
 _OTHERS: Final = frozenset({"log.heartbeat", "log.verified"})
@@ -85,7 +86,7 @@ class Producer:
         """Refuse an event that is not this producer's to record."""
         allowed = SERVICE in self.roles or (
             REGISTRAR in self.roles
-            if type_name.startswith(_REGISTERS)
+            if type_name.startswith(REGISTERS)
             else RECORDER in self.roles and (type_name in _OTHERS or not type_name.startswith(_OWN))
         )
         if not allowed:
@@ -165,7 +166,7 @@ class Registry:
         """
         name, type_name = claims["producer_id"], claims["type"]
         self.producers[name].check(type_name)
-        if type_name.startswith(_REGISTERS):
+        if type_name.startswith(REGISTERS):
             self._register(type_name, claims, received_at)
         return self._observe(name, claims, occurred_at=occurred_at, received_at=received_at)
 

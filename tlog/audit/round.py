@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from tlog.audit import sdjwt
+from tlog.audit import approvers, sdjwt
 from tlog.audit.catalogue import Catalogue, TokenClass
 from tlog.audit.claims import event_id_bytes
 from tlog.audit.errors import EventRefused
@@ -227,6 +227,13 @@ class Round:
         size = len(event.jws.text) + _FRAME + _TOKEN * tokens
         if size > self._max_leaf:
             raise EventRefused(f"its leaf may have {size} bytes, the log takes {self._max_leaf}")
+        approvers.check(
+            event.claims,
+            self.registry,
+            tenant=self._tenant,
+            catalogue=self._catalogue,
+            now=self._now,
+        )
         findings = self.registry.apply(
             event.claims, occurred_at=event.occurred_at, received_at=self._now
         )

@@ -11,6 +11,7 @@ import click
 
 from tlog.cli.append import append
 from tlog.cli.approve import approve
+from tlog.cli.approver import approver
 from tlog.cli.audit import audit
 from tlog.cli.checkpoint import checkpoint
 from tlog.cli.completion import completion
@@ -72,7 +73,7 @@ for _verb in (
     *(log, audit, monitor, fsck, witness),
     *(mirror, records),
     *(requests, report, export, evidence),
-    *(erase, approve, hold),
+    *(erase, approve, hold, approver),
     *(reindex, completion),
 ):
     cli.add_command(_verb)

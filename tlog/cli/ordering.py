@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -90,13 +90,18 @@ async def carry_out(
     server: Server,
     draft: Draft,
     out: Output,
-    *,
-    subject: str = "",
-    request_id: str = "",
-    hold_id: str = "",
+    **about: str,
 ) -> None:
-    """Submit the order that was given; or make one, and submit it if two signed it."""
-    _check_usage(draft, subject or request_id or hold_id)
+    """Submit the order that was given; or make one, and submit it if two signed it.
+
+    Args:
+        kind: what is ordered.
+        server: whose log it is.
+        draft: what is said of it on the command line.
+        out: where to say what came of it.
+        about: what the order says beside that, as `new_order` has it; empty if one was given.
+    """
+    _check_usage(draft, scoped=any(about.values()))
     if draft.output is not None and draft.output.exists():
         raise CommandError(f"{draft.output} exists: give another --output")
     if draft.order is not None:
@@ -104,9 +109,7 @@ async def carry_out(
         if order.kind is not kind:
             raise CommandError(f"{draft.order} orders another thing: {order.kind}")
     else:
-        document = await _made(
-            kind, server, draft, subject=subject, request_id=request_id, hold_id=hold_id
-        )
+        document = await _made(kind, server, draft, about)
     if len(document.signatures) > 1 or draft.order is not None:
         await _submit(document, server, draft.output, out)
         return
@@ -116,8 +119,8 @@ async def carry_out(
     tell_order(document, draft.output, out)
 
 
-def _check_usage(draft: Draft, scope: str) -> None:
-    making = bool(scope or draft.reason or draft.keys)
+def _check_usage(draft: Draft, *, scoped: bool) -> None:
+    making = bool(scoped or draft.reason or draft.keys)
     if making is (draft.order is not None):
         raise click.UsageError("what to order? Either --order FILE, or what it says, and --key")
     if making and not (draft.reason and draft.keys):
@@ -125,9 +128,7 @@ def _check_usage(draft: Draft, scope: str) -> None:
         raise click.UsageError(f"an order needs {missing}")
 
 
-async def _made(
-    kind: Kind, server: Server, draft: Draft, *, subject: str, request_id: str, hold_id: str
-) -> Document:
+async def _made(kind: Kind, server: Server, draft: Draft, about: Mapping[str, str]) -> Document:
     from tlog.audit import default_catalogue
     from tlog.audit.orders import new_order, read_order
     from tlog.client.orders import Orders
@@ -143,9 +144,7 @@ async def _made(
         reason=draft.reason or "",
         now=datetime.now(UTC),
         lifetime=timedelta(days=draft.days),
-        subject=subject,
-        request_id=request_id,
-        hold_id=hold_id,
+        **about,
     )
     read_order(document, default_catalogue())
     for key in draft.keys:
@@ -184,6 +183,8 @@ def describe(document: Document, order: Order) -> str:
         "subject": order.subject,
         "request": order.request_id,
         "hold": order.hold_id,
+        "new key": order.vkey,
+        "old key": order.old_vkey,
         "reason": order.reason,
         "valid": f"{format_time(order.made_at)} to {format_time(order.expires_at)}",
         "signed by": " and ".join(signers(document)),
@@ -235,6 +236,8 @@ def _lines(receipt: OrderReceipt) -> Sequence[str]:
         "done before": "carried out before: ",
         "erased before": "by another order, before: ",
     }.get(receipt.outcome, "")
+    if receipt.vkey:
+        return [f"{before}an approver has the key {receipt.vkey}: {at}, {by}"]
     if receipt.kind != "erase":
         verb = "stands" if receipt.kind == "hold.place" else "is released"
         return [f"{before}hold {receipt.hold_id} {verb}: {at}, {by}"]

@@ -42,6 +42,7 @@ class OrderReceipt:
     recipients: tuple[str, ...]
     complete_by: str
     system_results: tuple[str, ...]
+    vkey: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class Orders(RecordsService):
             tuple(map(printable, answer.recipients)),
             printable(answer.complete_by),
             tuple(map(printable, answer.system_results)),
+            printable(answer.vkey),
         )
 
     async def dry_run(self, subject: str, *, purpose: str, request_id: str = "") -> DryRun:

@@ -105,6 +105,7 @@ def _receipt(receipt: Receipt) -> pb.SubmitOrderResponse:
         kind=order.kind,
         request_id=order.request_id,
         hold_id=order.hold_id,
+        vkey=order.vkey,
         outcome=outcome,
         index=receipt.index,
         approvers=claims.get("approvers", ()),

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14tlog/v1/orders.proto\x12\x07tlog.v1\"0\n\x12SubmitOrderRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\r\n\x05order\x18\x02 \x01(\x0c\"\xad\x02\n\x13SubmitOrderResponse\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0f\n\x07hold_id\x18\x04 \x01(\t\x12&\n\x07outcome\x18\x05 \x01(\x0e\x32\x15.tlog.v1.OrderOutcome\x12\x12\n\x05index\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0brecorded_at\x18\x07 \x01(\t\x12\x11\n\tapprovers\x18\x08 \x03(\t\x12\"\n\x03key\x18\t \x01(\x0b\x32\x15.tlog.v1.DestroyedKey\x12\x12\n\nrecipients\x18\n \x03(\t\x12\x13\n\x0b\x63omplete_by\x18\x0b \x01(\t\x12\x16\n\x0esystem_results\x18\x0c \x03(\tB\x08\n\x06_index\"A\n\x0c\x44\x65stroyedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\nkey_sha256\x18\x02 \x01(\t\x12\r\n\x05parts\x18\x03 \x01(\x04\"R\n\rDryRunRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\"\xa8\x03\n\x0e\x44ryRunResponse\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05parts\x18\x02 \x01(\x04\x12\x31\n\x05types\x18\x03 \x03(\x0b\x32\".tlog.v1.DryRunResponse.TypesEntry\x12H\n\x11retention_classes\x18\x04 \x03(\x0b\x32-.tlog.v1.DryRunResponse.RetentionClassesEntry\x12\x0e\n\x06shared\x18\x05 \x01(\x04\x12\x12\n\nrecipients\x18\x06 \x03(\t\x12\r\n\x05holds\x18\x07 \x03(\t\x12\x16\n\terased_at\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12\"\n\x06merged\x18\t \x03(\x0b\x32\x12.tlog.v1.MergedKey\x12\x16\n\x0esystem_results\x18\n \x03(\t\x1a,\n\nTypesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x37\n\x15RetentionClassesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0c\n\n_erased_at\"*\n\tMergedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05\x65ntry\x18\x02 \x01(\x04\"D\n\x10ListHoldsRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"6\n\x11ListHoldsResponse\x12!\n\x05holds\x18\x01 \x03(\x0b\x32\x12.tlog.v1.LegalHold\"u\n\tLegalHold\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\tapprovers\x18\x05 \x03(\t\x12\x11\n\tplaced_at\x18\x06 \x01(\t\"\x1f\n\x10GetTenantRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\"#\n\x11GetTenantResponse\x12\x0e\n\x06tenant\x18\x01 \x01(\t*\xa0\x01\n\x0cOrderOutcome\x12\x1d\n\x19ORDER_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12ORDER_OUTCOME_DONE\x10\x01\x12\x1d\n\x19ORDER_OUTCOME_DONE_BEFORE\x10\x02\x12\x1f\n\x1bORDER_OUTCOME_ERASED_BEFORE\x10\x03\x12\x19\n\x15ORDER_OUTCOME_NOTHING\x10\x04\x32\x9b\x02\n\x0cOrderService\x12H\n\x0bSubmitOrder\x12\x1b.tlog.v1.SubmitOrderRequest\x1a\x1c.tlog.v1.SubmitOrderResponse\x12\x39\n\x06\x44ryRun\x12\x16.tlog.v1.DryRunRequest\x1a\x17.tlog.v1.DryRunResponse\x12\x42\n\tListHolds\x12\x19.tlog.v1.ListHoldsRequest\x1a\x1a.tlog.v1.ListHoldsResponse\x12\x42\n\tGetTenant\x12\x19.tlog.v1.GetTenantRequest\x1a\x1a.tlog.v1.GetTenantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14tlog/v1/orders.proto\x12\x07tlog.v1\"0\n\x12SubmitOrderRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\r\n\x05order\x18\x02 \x01(\x0c\"\xbb\x02\n\x13SubmitOrderResponse\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0f\n\x07hold_id\x18\x04 \x01(\t\x12&\n\x07outcome\x18\x05 \x01(\x0e\x32\x15.tlog.v1.OrderOutcome\x12\x12\n\x05index\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0brecorded_at\x18\x07 \x01(\t\x12\x11\n\tapprovers\x18\x08 \x03(\t\x12\"\n\x03key\x18\t \x01(\x0b\x32\x15.tlog.v1.DestroyedKey\x12\x12\n\nrecipients\x18\n \x03(\t\x12\x13\n\x0b\x63omplete_by\x18\x0b \x01(\t\x12\x16\n\x0esystem_results\x18\x0c \x03(\t\x12\x0c\n\x04vkey\x18\r \x01(\tB\x08\n\x06_index\"A\n\x0c\x44\x65stroyedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\nkey_sha256\x18\x02 \x01(\t\x12\r\n\x05parts\x18\x03 \x01(\x04\"R\n\rDryRunRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\"\xa8\x03\n\x0e\x44ryRunResponse\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05parts\x18\x02 \x01(\x04\x12\x31\n\x05types\x18\x03 \x03(\x0b\x32\".tlog.v1.DryRunResponse.TypesEntry\x12H\n\x11retention_classes\x18\x04 \x03(\x0b\x32-.tlog.v1.DryRunResponse.RetentionClassesEntry\x12\x0e\n\x06shared\x18\x05 \x01(\x04\x12\x12\n\nrecipients\x18\x06 \x03(\t\x12\r\n\x05holds\x18\x07 \x03(\t\x12\x16\n\terased_at\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12\"\n\x06merged\x18\t \x03(\x0b\x32\x12.tlog.v1.MergedKey\x12\x16\n\x0esystem_results\x18\n \x03(\t\x1a,\n\nTypesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x37\n\x15RetentionClassesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0c\n\n_erased_at\"*\n\tMergedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05\x65ntry\x18\x02 \x01(\x04\"D\n\x10ListHoldsRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"6\n\x11ListHoldsResponse\x12!\n\x05holds\x18\x01 \x03(\x0b\x32\x12.tlog.v1.LegalHold\"u\n\tLegalHold\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\tapprovers\x18\x05 \x03(\t\x12\x11\n\tplaced_at\x18\x06 \x01(\t\"\x1f\n\x10GetTenantRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\"#\n\x11GetTenantResponse\x12\x0e\n\x06tenant\x18\x01 \x01(\t*\xa0\x01\n\x0cOrderOutcome\x12\x1d\n\x19ORDER_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12ORDER_OUTCOME_DONE\x10\x01\x12\x1d\n\x19ORDER_OUTCOME_DONE_BEFORE\x10\x02\x12\x1f\n\x1bORDER_OUTCOME_ERASED_BEFORE\x10\x03\x12\x19\n\x15ORDER_OUTCOME_NOTHING\x10\x04\x32\x9b\x02\n\x0cOrderService\x12H\n\x0bSubmitOrder\x12\x1b.tlog.v1.SubmitOrderRequest\x1a\x1c.tlog.v1.SubmitOrderResponse\x12\x39\n\x06\x44ryRun\x12\x16.tlog.v1.DryRunRequest\x1a\x17.tlog.v1.DryRunResponse\x12\x42\n\tListHolds\x12\x19.tlog.v1.ListHoldsRequest\x1a\x1a.tlog.v1.ListHoldsResponse\x12\x42\n\tGetTenant\x12\x19.tlog.v1.GetTenantRequest\x1a\x1a.tlog.v1.GetTenantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,34 +35,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRYRUNRESPONSE_TYPESENTRY']._serialized_options = b'8\001'
   _globals['_DRYRUNRESPONSE_RETENTIONCLASSESENTRY']._loaded_options = None
   _globals['_DRYRUNRESPONSE_RETENTIONCLASSESENTRY']._serialized_options = b'8\001'
-  _globals['_ORDEROUTCOME']._serialized_start=1325
-  _globals['_ORDEROUTCOME']._serialized_end=1485
+  _globals['_ORDEROUTCOME']._serialized_start=1339
+  _globals['_ORDEROUTCOME']._serialized_end=1499
   _globals['_SUBMITORDERREQUEST']._serialized_start=33
   _globals['_SUBMITORDERREQUEST']._serialized_end=81
   _globals['_SUBMITORDERRESPONSE']._serialized_start=84
-  _globals['_SUBMITORDERRESPONSE']._serialized_end=385
-  _globals['_DESTROYEDKEY']._serialized_start=387
-  _globals['_DESTROYEDKEY']._serialized_end=452
-  _globals['_DRYRUNREQUEST']._serialized_start=454
-  _globals['_DRYRUNREQUEST']._serialized_end=536
-  _globals['_DRYRUNRESPONSE']._serialized_start=539
-  _globals['_DRYRUNRESPONSE']._serialized_end=963
-  _globals['_DRYRUNRESPONSE_TYPESENTRY']._serialized_start=848
-  _globals['_DRYRUNRESPONSE_TYPESENTRY']._serialized_end=892
-  _globals['_DRYRUNRESPONSE_RETENTIONCLASSESENTRY']._serialized_start=894
-  _globals['_DRYRUNRESPONSE_RETENTIONCLASSESENTRY']._serialized_end=949
-  _globals['_MERGEDKEY']._serialized_start=965
-  _globals['_MERGEDKEY']._serialized_end=1007
-  _globals['_LISTHOLDSREQUEST']._serialized_start=1009
-  _globals['_LISTHOLDSREQUEST']._serialized_end=1077
-  _globals['_LISTHOLDSRESPONSE']._serialized_start=1079
-  _globals['_LISTHOLDSRESPONSE']._serialized_end=1133
-  _globals['_LEGALHOLD']._serialized_start=1135
-  _globals['_LEGALHOLD']._serialized_end=1252
-  _globals['_GETTENANTREQUEST']._serialized_start=1254
-  _globals['_GETTENANTREQUEST']._serialized_end=1285
-  _globals['_GETTENANTRESPONSE']._serialized_start=1287
-  _globals['_GETTENANTRESPONSE']._serialized_end=1322
-  _globals['_ORDERSERVICE']._serialized_start=1488
-  _globals['_ORDERSERVICE']._serialized_end=1771
+  _globals['_SUBMITORDERRESPONSE']._serialized_end=399
+  _globals['_DESTROYEDKEY']._serialized_start=401
+  _globals['_DESTROYEDKEY']._serialized_end=466
+  _globals['_DRYRUNREQUEST']._serialized_start=468
+  _globals['_DRYRUNREQUEST']._serialized_end=550
+  _globals['_DRYRUNRESPONSE']._serialized_start=553
+  _globals['_DRYRUNRESPONSE']._serialized_end=977
+  _globals['_DRYRUNRESPONSE_TYPESENTRY']._serialized_start=862
+  _globals['_DRYRUNRESPONSE_TYPESENTRY']._serialized_end=906
+  _globals['_DRYRUNRESPONSE_RETENTIONCLASSESENTRY']._serialized_start=908
+  _globals['_DRYRUNRESPONSE_RETENTIONCLASSESENTRY']._serialized_end=963
+  _globals['_MERGEDKEY']._serialized_start=979
+  _globals['_MERGEDKEY']._serialized_end=1021
+  _globals['_LISTHOLDSREQUEST']._serialized_start=1023
+  _globals['_LISTHOLDSREQUEST']._serialized_end=1091
+  _globals['_LISTHOLDSRESPONSE']._serialized_start=1093
+  _globals['_LISTHOLDSRESPONSE']._serialized_end=1147
+  _globals['_LEGALHOLD']._serialized_start=1149
+  _globals['_LEGALHOLD']._serialized_end=1266
+  _globals['_GETTENANTREQUEST']._serialized_start=1268
+  _globals['_GETTENANTREQUEST']._serialized_end=1299
+  _globals['_GETTENANTRESPONSE']._serialized_start=1301
+  _globals['_GETTENANTRESPONSE']._serialized_end=1336
+  _globals['_ORDERSERVICE']._serialized_start=1502
+  _globals['_ORDERSERVICE']._serialized_end=1785
 # @@protoc_insertion_point(module_scope)

@@ -58,6 +58,9 @@ async def add_producer(
     """Register the producer NAME with its key, in the records log in DIR. Prints its vkey.
 
     That is itself a record, which stays in the log. The server must be stopped.
+
+    Approvers are registered so until two have valid keys, and if fewer have them again; else two of
+    them order it: see tlog approver register.
     """
     from tlog.audit import Draft
     from tlog.audit.claims import check_producer_name

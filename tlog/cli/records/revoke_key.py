@@ -28,6 +28,10 @@ async def revoke_key(*, directory: Path, name: str, reason: str, old: str, out: 
 
     What it signed before stays good: it was judged when it came in. A producer without a key is
     given another one with rotate-key --old. The server must be stopped.
+
+    This needs no order for the key of an approver either, so that one that is stolen ends at once.
+    With fewer than two left, no order is carried out until add-producer or rotate-key, which then
+    need none, have made them two; all of that stays in the log.
     """
     from tlog.audit import rotation
 

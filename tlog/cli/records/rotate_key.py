@@ -57,6 +57,9 @@ async def rotate_key(
     What the old key signed stays good for ever; it signs nothing more once its days are over. With
     the NAME "log" it is the key of the log's own records, which is made and put in place here; if
     that is cut short, run it again. The server must be stopped.
+
+    The key of an approver is rotated so only while fewer than two have valid keys; else two of them
+    order it: see tlog approver rotate.
     """
     from tlog.audit import rotation
     from tlog.audit.tenancy import SERVICE
