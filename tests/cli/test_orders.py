@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.audit.approvers import CISO, DPO
+from tests.audit.approvers import CISO, COUNSEL, DPO
 from tests.audit.producer import SHOP, TENANT, access, signed
 from tests.audit.tenant import registration
 from tests.cli.conftest import Run
@@ -21,10 +21,11 @@ from tests.support import running_server
 from tlog.audit import Draft
 from tlog.audit.tenancy import RecordsConfig, create_records, recording
 from tlog.log import Log, LogConfig, create_log
-from tlog.notes import save_signer
+from tlog.notes import load_signer, save_signer
 from tlog.v1 import audit_pb2, audit_pb2_grpc
 
 Keys = dict[str, Path]
+VKEY = str(COUNSEL.vkey)
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +199,55 @@ def test_holds(run: Run, keys: Keys, known: Callable[[str], str], tmp_path: Path
     assert run(*erasing(carol, *both)).code == 0
 
 
+def test_another_approver(
+    run: Run, keys: Keys, known: Callable[[str], str], tmp_path: Path
+) -> None:
+    first, second, file = tmp_path / "new.key", tmp_path / "next.key", tmp_path / "order.json"
+    made = run("approver", "new-key", "counsel", first)
+    assert (made.code, made.err) == (0, "")
+    vkey = made.out.decode().strip()
+    assert vkey == str(load_signer(first, passphrase=None).vkey)
+    assert first.stat().st_mode & 0o777 == 0o600
+    before = first.read_bytes()
+    assert run("approver", "new-key", "counsel", first).code == 1  # never overwritten
+    assert first.read_bytes() == before
+    assert "a name of a-z" in run("approver", "new-key", "Counsel", tmp_path / "no.key").err
+    assert not (tmp_path / "no.key").exists()
+
+    register = ("approver", "register", "--vkey", vkey, "--reason", "joins")
+    alone = run(*register, "--key", keys["dpo"], "-o", file)
+    assert (alone.code, alone.out) == (0, f"{file}  signed by dpo\n".encode())
+    one = run("approver", "register", "--order", file)
+    assert (one.code, "2 approvers sign an order" in one.err) == (1, True)
+    himself = run(*register, "--key", keys["dpo"], "--key", first)
+    assert (himself.code, "no producer has the key" in himself.err) == (1, True)
+    approved = run("approve", file, "--key", keys["ciso"], "--yes")
+    for said in (f"new key    {vkey}", "joins", "tlog approver register --order"):
+        assert said in approved.err
+    wrong = run("approver", "rotate", "--order", file)
+    assert (wrong.code, "orders another thing: approver.register" in wrong.err) == (1, True)
+    done = run("approver", "register", "--order", file)
+    assert done.out.startswith(f"an approver has the key {vkey}: entry ".encode())
+    assert done.out.endswith(b"approved by ciso and dpo\n")
+    again = json.loads(run("approver", "register", "--order", file, "--json").out)
+    assert (again["outcome"], again["vkey"]) == ("done before", vkey)
+    twice = run(*register, "--key", keys["dpo"], "--key", keys["ciso"])
+    assert (twice.code, "counsel is registered" in twice.err) == (1, True)
+
+    new = run("approver", "new-key", "counsel", second).out.decode().strip()
+    rotate = ("approver", "rotate", "--vkey", new, "--old-vkey", vkey, "--reason", "yearly")
+    assert run(*rotate, "--key", first, "-o", tmp_path / "rotate.json").code == 0
+    shown = run("approve", tmp_path / "rotate.json", "--key", keys["dpo"], "--yes").err
+    assert f"new key    {new}" in shown
+    assert f"old key    {vkey}" in shown
+    told = json.loads(run("approver", "rotate", "--order", tmp_path / "rotate.json", "--json").out)
+    assert (told["outcome"], told["kind"], told["vkey"]) == ("done", "approver.rotate", new)
+    erase = erasing(known("erin@example.com"), "--key", keys["dpo"])
+    over = run(*erase, "--key", first)
+    assert (over.code, "was valid until" in over.err) == (1, True)
+    assert run(*erase, "--key", second).code == 0
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -228,6 +278,15 @@ def test_holds(run: Run, keys: Keys, known: Callable[[str], str], tmp_path: Path
         (("hold", "place", "--subject", "a"), 2, "what to hold?"),
         (("hold", "place", "--hold", "H", "--subject", "a", "--request", "R"), 2, "what to hold?"),
         (("hold", "release"), 2, "which hold?"),
+        (("approver", "register"), 2, "whom? Give one --vkey"),
+        (("approver", "register", "--vkey", VKEY, "--vkey", VKEY), 2, "whom? Give one --vkey"),
+        (("approver", "register", "--order", "ORDER", "--vkey", VKEY), 2, "whom? Give one --vkey"),
+        (("approver", "register", "--order", "ORDER"), 1, "orders another thing: erase"),
+        (("approver", "register", "--vkey", VKEY), 2, "an order needs --reason"),
+        (("approver", "register", "--vkey", "counsel"), 2, "--vkey"),
+        (("approver", "rotate", "--vkey", VKEY), 2, "which keys? Give one --vkey and one"),
+        (("approver", "rotate", "--old-vkey", VKEY), 2, "which keys? Give one --vkey and one"),
+        (("approver", "rotate", "--order", "ORDER", "--vkey", VKEY), 2, "which keys?"),
         (("approve", "ORDER", "--key", "CISO"), 2, "give --yes"),
         (("approve", "BARE", "--key", "CISO", "--yes"), 1, "the disclosure was taken away"),
         (("approve", "ORDER"), 2, "--key"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import Result, Run
 from tlog.audit import (
     Draft,
     EventRefused,
@@ -271,6 +271,31 @@ def test_rotations_that_are_refused(run: Run, kept: Path, tmp_path: Path) -> Non
     log = ("records", "revoke-key", kept, "log", "--reason", "lost")
     assert "signs the log's own records: rotate it first" in run(*log).err
     assert "it seems to hold" in run(*log[:3], "shop", "--reason", "bob@example.com took it").err
+
+
+def test_an_operator_alone_makes_two_approvers_and_no_more(
+    run: Run, kept: Path, tmp_path: Path
+) -> None:
+    def add(name: str, *more: str) -> Result:
+        key = tmp_path / f"{name}.key"
+        return run("records", "add-producer", kept, name, "--key", key, "--role", "approver", *more)
+
+    def rotate(name: str) -> Result:
+        return run("records", "rotate-key", kept, name, "--key", tmp_path / f"{name}-2.key")
+
+    assert add("dpo").code == 0
+    assert rotate("dpo").code == 0
+    assert add("ciso").code == 0
+    for refused in (add("counsel"), add("counsel", "--role", "recorder"), rotate("ciso")):
+        assert (refused.code, refused.out) == (1, b"")
+        assert "order: 2 approvers stand, so it takes an order" in refused.err
+        assert "tlog approver register" in refused.err
+    assert run("records", "revoke-key", kept, "ciso", "--reason", "stolen").code == 0
+    # One is left, who could order nothing. What the operator does then is in the log.
+    assert add("counsel").code == 0
+    assert add("hr").code == 1
+    for verb in ("add-producer", "rotate-key", "revoke-key"):
+        assert "order" in run("records", verb, "--help").out.decode()
 
 
 def own_records(directory: Path) -> list[str]:

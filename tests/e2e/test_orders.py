@@ -15,10 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.audit.approvers import CISO, DPO, every_byte, order
+from tests.audit.approvers import CISO, COUNSEL, DPO, every_byte, order
 from tests.audit.producer import ALICE, SHOP, TENANT
 from tests.audit.tenant import registration
 from tests.e2e.processes import Served, Terminal, ended
+from tlog.audit.orders import Kind
 from tlog.audit.tenancy import RecordsConfig, create_records, recording
 from tlog.client import Client, MemoryState, Producer, Unreachable
 from tlog.client.orders import OrderReceipt, Orders
@@ -117,6 +118,30 @@ def test_a_server_that_is_killed_forgets_whom_it_must(office: Terminal) -> None:
         assert 'tlog_records_findings_total{kind="gap",log="mylog"} 0.0' in metrics
         assert server.stop() == (0, "")
     assert ALICE.encode() not in every_byte(office.directory / "mylog")
+
+
+def test_an_approver_who_was_let_in_stays_so_after_a_kill(office: Terminal) -> None:
+    made = order(Kind.REGISTER).encode()
+    with office.serving("mylog") as server:
+        record(office, server, [ALICE])
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(submit, server, made, timeout=0.5)
+            time.sleep(0.01)  # at whatever it is by then
+            assert server.stop(signal.SIGKILL)[0] == -signal.SIGKILL
+            with contextlib.suppress(Unreachable):
+                assert answer.result().outcome == "done"
+    with office.serving("mylog") as server:
+        receipt = submit(server, made)
+        assert (receipt.index, receipt.vkey) == (4, str(COUNSEL.vkey))
+        assert server.stop(signal.SIGKILL)[0] == -signal.SIGKILL
+    with office.serving("mylog") as server:
+        assert submit(server, made).outcome == "done before"
+        assert submit(server, order(Kind.ERASE, DPO, COUNSEL).encode()).index == 5
+        assert server.stop() == (0, "")
+    words = ("records", "add-producer", "mylog", "hr", "--role", "approver", "--key", "hr.key")
+    alone = office.run(*words)
+    assert alone.returncode == 1
+    assert b"takes an order that 2 of them signed" in alone.stderr
 
 
 EXPIRING = """

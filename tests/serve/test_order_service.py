@@ -11,9 +11,10 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.audit.approvers import DPO, governed, order
-from tests.audit.producer import ALICE, access, received, signed
-from tests.audit.tenant import values
+from tests.audit.approvers import CISO, COUNSEL, DPO, NEW_CISO, governed, order
+from tests.audit.producer import ALICE, access, received, signed, signer_of
+from tests.audit.tenant import LOG, registration, values
+from tests.audit.test_collecting import revocation, rotation
 from tests.serve.test_log_service import details_of
 from tlog.audit import Draft
 from tlog.audit.orders import Kind, Limits
@@ -22,8 +23,8 @@ from tlog.client import Refused
 from tlog.client.orders import Orders
 from tlog.serve import Logs, grpc_server
 from tlog.store import StoreFull
+from tlog.v1 import audit_pb2, audit_pb2_grpc, orders_pb2_grpc
 from tlog.v1 import orders_pb2 as pb
-from tlog.v1 import orders_pb2_grpc
 
 Code = grpc.StatusCode
 WHY = "complaint 7"
@@ -153,6 +154,45 @@ async def test_refusals_name_the_field(tmp_path: Path) -> None:
             await stub.SubmitOrder(pb.SubmitOrderRequest(order=order().encode()))
         assert raised.value.code() is Code.RESOURCE_EXHAUSTED
         assert 3500 < details_of(raised.value)["RetryInfo"].retry_delay.ToSeconds() <= 3600
+
+
+async def test_who_approves_is_nobodys_to_say_alone(tmp_path: Path) -> None:
+    async with served(tmp_path) as (orders, _, records):
+        hr = signer_of("hr", 31)
+        await records.record(registration(hr, "registrar"))
+        async with grpc.aio.insecure_channel(orders._target) as channel:
+            stub = audit_pb2_grpc.AuditServiceStub(channel)
+            drafts = [
+                registration(COUNSEL, "approver"),
+                rotation(CISO, NEW_CISO, "2030-01-01T00:00:00Z"),
+                revocation(CISO),
+            ]
+            events = [signed(draft, seq, hr) for seq, draft in enumerate(drafts, 1)]
+            events.append(signed(drafts[0], 8, LOG))  # with the log's own key, and no order
+            answer = await stub.Record(audit_pb2.RecordRequest(events=events))
+        said = [each.refused.field for each in answer.outcomes]
+        assert said == ["roles", "about_producer", "about_producer", "order"]
+        assert records.log.sequencer.edge.size == 7
+        for wrong, field in [
+            (order(Kind.REGISTER, DPO), "signatures"),
+            (order(Kind.REGISTER, DPO, COUNSEL), "signatures[1]"),
+            (order(Kind.REGISTER, vkey=str(hr.vkey)), "about_producer"),
+        ]:
+            with pytest.raises(Refused) as caught:
+                await orders.submit(wrong.encode())
+            assert [violation.field for violation in caught.value.violations] == [field]
+        made = order(Kind.REGISTER).encode()
+        receipt = await orders.submit(made)
+        assert (receipt.kind, receipt.outcome, receipt.index, receipt.vkey) == (
+            "approver.register", "done", 7, str(COUNSEL.vkey),
+        )  # fmt: skip
+        assert (receipt.approvers, receipt.complete_by) == (("ciso", "dpo"), "")
+        again = await orders.submit(made)
+        assert (again.outcome, again.index, again.vkey) == ("done before", 7, receipt.vkey)
+        rotated = await orders.submit(order(Kind.ROTATE, DPO, COUNSEL).encode())
+        assert (rotated.kind, rotated.vkey) == ("approver.rotate", str(NEW_CISO.vkey))
+        erased = await orders.submit(order(Kind.ERASE, NEW_CISO, COUNSEL).encode())
+        assert erased.approvers == ("ciso", "counsel")
 
 
 async def test_not_known_whether_it_was_done_is_unavailable(tmp_path: Path) -> None:
