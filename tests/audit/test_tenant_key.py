@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -43,12 +44,27 @@ def test_what_is_no_key_file_is_refused(tmp_path: Path, key_file: Path) -> None:
     for name, said in [
         ("link", "symbolic"),
         ("fifo", "regular file"),
-        ("none", "No such file"),
+        ("none", "is missing: put it back from a copy, .* tlog records recover"),
         ("short", "31 bytes, a key has 32"),
         ("long", "longer than"),
     ]:
         with pytest.raises(AuditError, match=said):
             load_tenant_key(tmp_path / name)
+
+
+def test_half_a_key_file_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(AuditError, match=r"tenant\.key not written: No space left"):
+            create_tenant_key(tmp_path / "tenant.key")
+    assert list(tmp_path.iterdir()) == []
+    create_tenant_key(tmp_path / "tenant.key", b"k" * 32)
+    assert load_tenant_key(tmp_path / "tenant.key") == b"k" * 32
 
 
 UNWRAP = "import sys; d = sys.stdin.buffer.read(); sys.stdout.buffer.write(bytes(b ^ 1 for b in d))"

@@ -49,6 +49,9 @@ one subject opens with that subject's key. What an event says of all its subject
 of their keys together: the first erasure takes it, so what must outlive the others belongs into
 the part of its own subject.
 
+To lose the tenant key is to erase everybody: `escrow` splits it into shares for several people, any
+m of which give it back. That there are such shares is recorded (`log.tenant_key_escrowed`).
+
 **Orders** (`orders`, pure) are documents that two approvers sign: to erase a subject, to place or
 release a hold, to register an approver or rotate the key of one (`approvers`: nobody else may, once
 two stand). `overview` tells before what one would do, and `outcomes` what each system said that it

@@ -102,6 +102,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "log.gap_detected": Kind(API, OTHER),
     "log.conflict": Kind(API, OTHER),
     "log.enrolled_again": Kind(API, OTHER),
+    "log.tenant_key_escrowed": Kind(ENTITY, 1, "escrow of the tenant key", "key_check"),
     "log.heartbeat": Kind(API, OTHER),
 }
 _ACTIONS: Final = {"insert": 6, "create": 6, "delete": 7}

@@ -205,6 +205,15 @@ def create_records(
     return service.vkey
 
 
+def check_tenant_key(directory: Path, key: bytes) -> None:
+    """Refuse a key that is not the one of the vault, which nobody has open.
+
+    Raises:
+        VaultDamaged, StoreError: see `Vault.open`.
+    """
+    Vault.open(directory / VAULT, key).close()
+
+
 @contextlib.asynccontextmanager
 async def recording(
     directory: Path,

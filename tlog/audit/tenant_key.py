@@ -3,7 +3,7 @@
 The file has mode 0600 and holds 32 random bytes; or, with a command, what the KMS wrapped. The
 command gets that on its standard input and writes the 32 bytes to its standard output: nothing of
 it is on a command line, in the environment, or on the disk. What was wrapped may be nothing: then
-the command knows by itself which key it is.
+the command knows by itself which key it is. Against the loss of either there is `escrow`.
 """
 
 from __future__ import annotations
@@ -21,27 +21,43 @@ from pathlib import Path
 from typing import Final
 
 from tlog.audit.errors import AuditError
+from tlog.store.disk import sync_directory
 
 KEY_SIZE: Final = 32
 MAX_WRAPPED_SIZE: Final = 32 * 1024
 COMMAND_SECONDS: Final = 20.0
 
 
-def create_tenant_key(path: Path, wrapped: bytes | None = None) -> None:
-    """Write a new key, or what a KMS wrapped, to a new file of mode 0600, durably.
+def create_tenant_key(path: Path, content: bytes | None = None) -> None:
+    """Write a new key, or one that is known, or what a KMS wrapped, to a new private file.
 
     Raises:
-        AuditError: the file exists, or cannot be written.
+        AuditError: as `write_private`.
+    """
+    key = secrets.token_bytes(KEY_SIZE) if content is None else content
+    write_private(path, key, what="tenant key")
+
+
+def write_private(path: Path, data: bytes, *, what: str) -> None:
+    """Write a new file of mode 0600, durably.
+
+    Raises:
+        AuditError: it exists, or cannot be written; `what` says in the message what it was to be.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise AuditError(f"{what} {path} not written: {error.strerror}") from None
+    try:
         with open(descriptor, "wb") as file:
             os.fchmod(descriptor, 0o600)  # whatever the umask is
-            file.write(secrets.token_bytes(KEY_SIZE) if wrapped is None else wrapped)
+            file.write(data)
             file.flush()
             os.fsync(descriptor)
+        sync_directory(path.parent)
     except OSError as error:
-        raise AuditError(f"tenant key {path} not written: {error.strerror}") from None
+        path.unlink(missing_ok=True)  # half a key helps nobody, and is in the way of a whole one
+        raise AuditError(f"{what} {path} not written: {error.strerror}") from None
 
 
 def load_tenant_key(
@@ -86,6 +102,11 @@ def _read_private(path: Path) -> bytes:
     try:
         # Non-blocking, or somebody's FIFO would hang us before we can look at it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise AuditError(
+            f"tenant key {path} is missing: put it back from a copy, or from the shares of its "
+            "escrow with tlog records recover"
+        ) from None
     except OSError as error:
         raise AuditError(f"tenant key {path} not read: {error.strerror}") from None
     with open(descriptor, "rb") as file:

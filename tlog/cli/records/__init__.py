@@ -6,7 +6,9 @@ import click
 
 from tlog.cli.options import Verbs
 from tlog.cli.records.add_producer import add_producer
+from tlog.cli.records.escrow import escrow
 from tlog.cli.records.init import init
+from tlog.cli.records.recover import recover
 from tlog.cli.records.revoke_key import revoke_key
 from tlog.cli.records.rotate_key import rotate_key
 from tlog.cli.records.search import search
@@ -35,5 +37,5 @@ def records() -> None:
     """
 
 
-for _verb in (search, show, init, add_producer, rotate_key, revoke_key):
+for _verb in (search, show, init, add_producer, rotate_key, revoke_key, escrow, recover):
     records.add_command(_verb)

@@ -47,8 +47,8 @@ def init(
     signed events of registered producers, and nothing else.
 
     Personal data will lie in DIR/vault, under the tenant key in DIR/keys/tenant.key. Whoever has
-    both can read it; without that key nobody can: keep a copy of it, and apart from copies of the
-    vault.
+    both can read it; without that key nobody can: split it among several people with tlog records
+    escrow, or keep a copy of it, and apart from copies of the vault.
 
     With --tenant-key-command the tenant key is never written to a disk here: have your KMS make 32
     random bytes and wrap them, and give what it wrapped as --wrapped-key. At each start CMD gets
@@ -82,6 +82,7 @@ def init(
         out.hint(f"Keep a copy of {directory / TENANT_KEY}, apart from copies of the vault.")
     if command is not None:
         out.hint("The tenant key is nowhere on this disk: without its command, nothing is read.")
+    out.hint(f"Against the loss of the tenant key: tlog records escrow {directory} -o SHARES_DIR")
     out.hint(f"Next: tlog records add-producer {directory} NAME --key NAME.key")
 
 

@@ -15,6 +15,20 @@ if TYPE_CHECKING:
     from tlog.notes import VerifierKey
 
 
+def check_holds_records(directory: Path) -> None:
+    """Refuse a directory that is no records log's.
+
+    Raises:
+        CommandError: it says how to make it one.
+    """
+    from tlog.audit.tenancy import holds_records
+
+    if not holds_records(directory):
+        raise CommandError(
+            f"{directory} is not a records log. Make it one with: tlog records init {directory}"
+        )
+
+
 @contextlib.asynccontextmanager
 async def stopped_log(directory: Path) -> AsyncIterator[Log]:
     """The log of the records in a directory, open while inside.
@@ -22,15 +36,11 @@ async def stopped_log(directory: Path) -> AsyncIterator[Log]:
     Raises:
         CommandError: it is no records log.
     """
-    from tlog.audit.tenancy import holds_records
     from tlog.log import Log
     from tlog.notes import passphrase_from_environment
     from tlog.remote import connections
 
-    if not holds_records(directory):
-        raise CommandError(
-            f"{directory} is not a records log. Make it one with: tlog records init {directory}"
-        )
+    check_holds_records(directory)
     passphrase = passphrase_from_environment()
     async with (
         connections() as connect,
