@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from rocksdict import ReadOptions
 
-from tlog.merkle.hashing import leaf_hash, leaf_hashes
+from tlog.merkle.hashing import HASH_SIZE, leaf_hash, leaf_hashes
 from tlog.merkle.tiles import TILE_WIDTH, encode_bundle
 from tlog.merkle.tree import RightEdge
 from tlog.store import Commit, LogStore, RocksStore, leaf_index
@@ -37,6 +38,33 @@ def spill(store: RocksStore) -> None:
         store.sync()
 
 
+def in_memory(store: RocksStore) -> list[tuple[bytes, int]]:
+    """What the leaf index has in memory only, or too: by hash, then index."""
+    index = store._index()
+    runs = [index._recent, *((index.due.run,) if index.due else ())]
+    return sorted(leaf for run in runs for leaf in run.leaves())
+
+
+def on_disk(store: RocksStore) -> list[tuple[bytes, int]]:
+    """What the leaf index has on the disk."""
+    options = ReadOptions()
+    options.set_total_order_seek(True)
+    iterator = store._families["leaf_index"].iter(options)
+    iterator.seek_to_first()
+    keys = []
+    while iterator.valid():
+        keys.append(iterator.key())
+        iterator.next()
+    # A damaged block looks like the end; only the status tells.
+    iterator.status()
+    return [(key[:HASH_SIZE], int.from_bytes(key[HASH_SIZE:], "big")) for key in keys]
+
+
+def index_rows(store: RocksStore) -> list[tuple[bytes, int]]:
+    """All of the leaf index. Before a run has left memory, it may be on the disk too."""
+    return sorted({*in_memory(store), *on_disk(store)})
+
+
 @dataclass
 class Model:
     """What a store holds, as plain Python values."""
@@ -49,6 +77,10 @@ class Model:
         store.commit(commit)
         self.edge = edge
         self.entries += entries
+
+    def leaves(self) -> list[tuple[bytes, int]]:
+        """What the leaf index is to hold."""
+        return sorted((leaf_hash(entry), index) for index, entry in enumerate(self.entries))
 
     def check(self, store: LogStore) -> None:
         size = len(self.entries)

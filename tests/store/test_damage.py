@@ -70,8 +70,6 @@ def test_damaged_leaf_index_is_not_a_shorter_one(path: Path, read_only: bool) ->
     leaves = damage_leaf_index(path)
     store = RocksStore.open(path, read_only=read_only)
     with pytest.raises(StoreCorrupt, match="leaf_index"):
-        list(store.iterate_leaf_index())
-    with pytest.raises(StoreCorrupt, match="leaf_index"):
         store.find([leaf for leaf, _ in leaves], below=2000)
     store.close()
 
@@ -157,11 +155,12 @@ def test_every_file_cut_short_or_gone_is_noticed(path: Path) -> None:
 
 
 def read_all(path: Path) -> None:
+    every_hash = [leaf_hash(entry) for entry in numbered(0, 2000)]
     store = RocksStore.open(path, read_only=True)
     try:
         for index in range(8):
             store.read_bundle(index, min(256, 2000 - 256 * index))
             store.read_tile(0, index)
-        assert len(list(store.iterate_leaf_index())) == 2000
+        assert store.find(every_hash, below=2000) == [*range(2000)]
     finally:
         store.close()

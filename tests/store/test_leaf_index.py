@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from tests.store.growth import Model, numbered, small_runs, spill, step
+from tests.store.growth import (
+    Model,
+    in_memory,
+    index_rows,
+    numbered,
+    on_disk,
+    small_runs,
+    spill,
+    step,
+)
 from tests.store.test_damage import damage
 from tlog.merkle.hashing import leaf_hash
 from tlog.merkle.tree import RightEdge
@@ -24,14 +33,6 @@ def _runs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> RocksStore:
     return RocksStore.create(tmp_path)
-
-
-def on_disk(store: RocksStore) -> list[tuple[bytes, int]]:
-    return store._index().scan((b"", 0))
-
-
-def leaves_of(model: Model) -> list[tuple[bytes, int]]:
-    return sorted((leaf_hash(entry), index) for index, entry in enumerate(model.entries))
 
 
 def test_find_through_every_step_of_a_spill(store: RocksStore) -> None:
@@ -51,7 +52,7 @@ def test_find_through_every_step_of_a_spill(store: RocksStore) -> None:
         for below in (0, 1, 400, 401, 402, 511, 700, size - 1, size):
             expected = [index if index < below else None for index in firsts.values()]
             assert store.find(hashes + absent, below=below) == expected + [None] * 50
-        assert list(store.iterate_leaf_index()) == leaves_of(model)
+        assert index_rows(store) == model.leaves()
         if store._index().due is None:
             break
         store.sync()
@@ -61,7 +62,7 @@ def test_find_through_every_step_of_a_spill(store: RocksStore) -> None:
     for _ in range(2):
         store.reopen()
         model.check(store)
-        assert list(store.iterate_leaf_index()) == leaves_of(model)
+        assert index_rows(store) == model.leaves()
 
 
 def test_memory_is_bounded_while_there_are_syncs(store: RocksStore) -> None:
@@ -70,7 +71,7 @@ def test_memory_is_bounded_while_there_are_syncs(store: RocksStore) -> None:
     for begin in range(0, 20_000, 50):
         model.grow(store, numbered(begin, begin + 50))
         store.sync()
-        held.append(len(store._index().in_memory()))
+        held.append(len(in_memory(store)))
     assert max(held) < 3000
     assert store._index().indexed > 17_000
     model.check(store)
@@ -85,7 +86,7 @@ def test_reopening_takes_from_the_tiles_what_is_not_on_the_disk(store: RocksStor
     indexed = store._index().indexed
     # The mark is put by the commit after the spill.
     assert 800 <= indexed <= 1100
-    assert [index for _, index in sorted(store._index().in_memory(), key=lambda x: x[1])] == list(
+    assert [index for _, index in sorted(in_memory(store), key=lambda x: x[1])] == list(
         range(indexed, 1200)
     )
     model.check(store)
@@ -191,19 +192,19 @@ def test_killed_at_a_step(tmp_path: Path, step: str, sizes: set[int], indexed: s
     size = reader.tree_size()
     assert size in sizes
     assert reader._index().indexed in indexed
-    assert len(reader._index().in_memory()) == size - reader._index().indexed
+    assert len(in_memory(reader)) == size - reader._index().indexed
     model = Model(numbered(0, size), step_edge(size))
     model.check(reader)
     reader.close()
     store = RocksStore.open(tmp_path)
     model.check(store)
-    assert list(store.iterate_leaf_index()) == leaves_of(model)
+    assert index_rows(store) == model.leaves()
     # The same keys are written again, if need be, beside those that are new.
     model.grow(store, numbered(size, size + 350))
     model.grow(store, numbered(0, 10))
     spill(store)
     model.check(store)
-    assert list(store.iterate_leaf_index()) == leaves_of(model)
+    assert index_rows(store) == model.leaves()
     store.close()
 
 

@@ -26,7 +26,6 @@ _PORTION: Final = 1 << 13
 _PORTIONS: Final = 8
 # `write` holds the GIL: others get it between two batches.
 _BATCH: Final = 1 << 11
-_SCAN: Final = 1 << 12
 
 _HASH: Final = Struct(f"{HASH_SIZE}s")
 _KEY: Final = Struct(f">{HASH_SIZE}sQ")
@@ -175,22 +174,3 @@ class LeafIndex:
         # Confined to the prefix, a seek asks the prefix bloom filters first.
         options.set_prefix_same_as_start(True)
         return self._family.iter(options)
-
-    def in_memory(self) -> list[tuple[bytes, int]]:
-        """All (leaf hash, index) from `indexed` on, by hash, then index."""
-        spilled = self._spill.run.leaves() if self._spill else ()
-        return sorted((*spilled, *self._recent.leaves()))
-
-    def scan(self, start: tuple[bytes, int]) -> list[tuple[bytes, int]]:
-        """The next few (leaf hash, index) on the disk from `start` on; none when at the end."""
-        options = ReadOptions()
-        options.set_total_order_seek(True)
-        keys: list[bytes] = []
-        iterator = self._family.iter(options)
-        iterator.seek(_KEY.pack(*start))
-        while len(keys) < _SCAN and iterator.valid():
-            keys.append(iterator.key())
-            iterator.next()
-        # A damaged block looks like the end; only the status tells.
-        iterator.status()
-        return [_KEY.unpack(key) for key in keys]

@@ -12,9 +12,8 @@ The entry index stands in the key of `leaf_index`, so that a run of them is writ
 This family lags behind the others: `store/indexed` in `state` says below which entry it is whole.
 """
 
-import heapq
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from struct import Struct
 from typing import Any, Final
@@ -199,34 +198,6 @@ class RocksStore(Database):
             return index.find(leaf_hashes, below=below)
         except Exception as error:
             raise self._translate(error, "leaf_index not read") from error
-
-    def iterate_leaf_index(self) -> Iterator[tuple[bytes, int]]:
-        """All (leaf hash, entry index), by hash, then index: as many as the tree has entries.
-
-        The store may be closed or written to between two steps.
-
-        Raises:
-            StoreCorrupt: the leaf index is damaged, instead of ending early.
-        """
-        last = None
-        for leaf in heapq.merge(self._index().in_memory(), self._scan_leaf_index()):
-            self._check_open()
-            # Before a run has left memory, it may be on the disk too.
-            if leaf != last:
-                yield leaf
-            last = leaf
-
-    def _scan_leaf_index(self) -> Iterator[tuple[bytes, int]]:
-        start = (b"", 0)
-        while True:
-            try:
-                leaves = self._index().scan(start)
-            except Exception as error:
-                raise self._translate(error, f"leaf_index not read at {start[0].hex()}") from error
-            yield from leaves
-            if not leaves:
-                return
-            start = (leaves[-1][0], leaves[-1][1] + 1)
 
     def get_state(self, name: str) -> bytes | None:
         """See `LogStore.get_state`."""
