@@ -57,6 +57,7 @@ def test_golden(row: dict[str, Any]) -> None:
     ]
     assert got == row["expect"]
     assert [note for d in found for note in d.notes] == row.get("notes", [])
+    assert [str(d.rule.duty) for d in found if d.recorded_late] == row.get("recorded_late", [])
     today = datetime.fromisoformat(row["now"]).astimezone(terms.zone).date()
     for deadline in found:
         open_ = deadline.on is None and deadline.status is not Status.NOT_APPLICABLE
@@ -95,8 +96,8 @@ def test_what_cases_are_read_from_is_public_in_the_catalogue() -> None:
         "request.verification_requested": ["request_id"],
         "request.verified": ["request_id", "jurisdiction"],
         "request.extended": ["request_id", "reason", "extended_until"],
-        "request.denied": ["request_id", "denial_basis"],
-        "request.partially_denied": ["request_id", "denial_basis"],
+        "request.denied": ["request_id", "denial_basis", "exemption"],
+        "request.partially_denied": ["request_id", "denial_basis", "exemption"],
         "request.fulfilled": ["request_id"],
         "request.withdrawn": ["request_id"],
         "optout.applied": ["request_id", "system"],

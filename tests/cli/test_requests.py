@@ -89,6 +89,14 @@ def test_what_is_said_to_a_person(run: Run, office: str) -> None:
     assert "alice" not in text
 
 
+def test_what_was_dated_back_is_told(run: Run, office: str) -> None:
+    words = ("requests", "--server", office, "--request", "R-done")
+    deadlines = json.loads(run(*words, "--json").out)["deadlines"]
+    told = {each["duty"]: (each["status"], each["recorded_late"]) for each in deadlines}
+    assert told == {"confirm receipt": ("met", True), "answer": ("late", False)}
+    assert b", after the last day\n" in run(*words).out
+
+
 def test_a_request_that_is_not_there(run: Run, office: str) -> None:
     result = run("requests", "--server", office, "--request", "R-none")
     assert (result.code, result.out) == (1, b"")

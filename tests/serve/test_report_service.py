@@ -144,6 +144,20 @@ async def test_all_of_a_request_is_told(tmp_path: Path) -> None:
         assert (await stub.ListRequests(asked(request_id="R-2"))).total == 0
 
 
+async def test_an_answer_dated_back_is_told(tmp_path: Path) -> None:
+    async with served(tmp_path) as (stub, records):
+        await records.record(receipt("R-1", 60))
+        day_30 = datetime.now(UTC) - timedelta(days=30)
+        done = Draft("request.fulfilled", {"request_id": "R-1"}, {}, occurred_at=day_30)
+        await records.record(done)
+        await records.record(receipt("R-2", 1))
+        await records.record(Draft("request.fulfilled", {"request_id": "R-2"}, {}))
+        for request, late in (("R-1", True), ("R-2", False)):
+            (one,) = (await stub.ListRequests(asked(request_id=request))).requests
+            (answer,) = [each for each in one.deadlines if each.duty == "answer"]
+            assert (answer.status, answer.recorded_late) == (pb.DEADLINE_STATUS_MET, late)
+
+
 BAD_QUESTIONS = [
     (asked(page_size=1001), "page_size"),
     (asked(page_token="x"), "page_token"),

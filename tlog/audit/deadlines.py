@@ -193,6 +193,8 @@ class Deadline:
         status: as of that look.
         on: the day on which it was met, or ended otherwise; None while it is open.
         entry: the leaf that says so; None while it is open.
+        recorded_late: whether the log had that leaf only after the due day: that it ended in time,
+            is then the word of its producer alone.
         days_left: from the look to the due day, below 0 when that has gone by; None when it ended.
         notes: what moved it, or did not, and why.
         calendar_version: which calendar business days were counted with.
@@ -205,6 +207,7 @@ class Deadline:
     status: Status
     on: date | None
     entry: int | None
+    recorded_late: bool
     days_left: int | None
     notes: tuple[str, ...]
     calendar_version: str
@@ -238,6 +241,7 @@ def _deadline(case: Case, receipt: CaseEvent, rule: Rule, terms: Terms, today: d
     received = day_of(receipt.occurred_at, terms.zone)
     due, notes = _due(case, rule, received, terms)
     ended: CaseEvent | None = None
+    recorded_late = False
     if received < rule.since:
         status = Status.NOT_APPLICABLE
         notes.append(f"for requests received from {rule.since} on")
@@ -249,7 +253,10 @@ def _deadline(case: Case, receipt: CaseEvent, rule: Rule, terms: Terms, today: d
             status = _open(due, today, terms.margin)
             if status is not Status.DUE and rule.longest:
                 notes += _unverified(case, rule)
-        elif status is Status.MET and (recorded := day_of(ended.received_at, terms.zone)) > due:
+        elif (
+            status is not Status.LATE and (recorded := day_of(ended.received_at, terms.zone)) > due
+        ):
+            recorded_late = True
             notes.append(f"entry {ended.index} was recorded on {recorded}, after the last day")
     is_open = ended is None and status is not Status.NOT_APPLICABLE
     return Deadline(
@@ -260,6 +267,7 @@ def _deadline(case: Case, receipt: CaseEvent, rule: Rule, terms: Terms, today: d
         status,
         on=None if ended is None else day_of(ended.occurred_at, terms.zone),
         entry=None if ended is None else ended.index,
+        recorded_late=recorded_late,
         days_left=(due - today).days if is_open else None,
         notes=tuple(notes),
         calendar_version=terms.calendar.version,

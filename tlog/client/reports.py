@@ -57,6 +57,7 @@ class Deadline:
     on: str
     entry: int | None
     notes: tuple[str, ...]
+    recorded_late: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,4 +235,5 @@ def _deadline(answer: pb.RequestDeadline) -> Deadline:
         printable(answer.on),
         answer.entry if answer.HasField("entry") else None,
         tuple(map(printable, answer.notes)),
+        answer.recorded_late,
     )

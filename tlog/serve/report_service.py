@@ -245,4 +245,5 @@ def _deadline(deadline: Deadline) -> pb.RequestDeadline:
         on="" if deadline.on is None else str(deadline.on),
         entry=deadline.entry,
         notes=deadline.notes,
+        recorded_late=deadline.recorded_late,
     )

@@ -332,6 +332,7 @@ class RequestDeadline(_message.Message):
     ON_FIELD_NUMBER: _builtins.int
     ENTRY_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    RECORDED_LATE_FIELD_NUMBER: _builtins.int
     duty: _builtins.str
     """What has to be done, or not to be done."""
     status: Global___DeadlineStatus.ValueType
@@ -348,6 +349,10 @@ class RequestDeadline(_message.Message):
     """The date on which it ended; empty while it is open."""
     entry: _builtins.int
     """Index of the entry that ended it."""
+    recorded_late: _builtins.bool
+    """The log had that entry only after the last day: that it ended in time, is the word of its
+    producer alone.
+    """
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What moved it, or did not, and why."""
@@ -364,10 +369,11 @@ class RequestDeadline(_message.Message):
         on: _builtins.str = ...,
         entry: _builtins.int | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        recorded_late: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_days_left", b"_days_left", "_entry", b"_entry", "days_left", b"days_left", "entry", b"entry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_days_left", b"_days_left", "_entry", b"_entry", "basis", b"basis", "days_left", b"days_left", "due", b"due", "duty", b"duty", "entry", b"entry", "length", b"length", "notes", b"notes", "on", b"on", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_days_left", b"_days_left", "_entry", b"_entry", "basis", b"basis", "days_left", b"days_left", "due", b"due", "duty", b"duty", "entry", b"entry", "length", b"length", "notes", b"notes", "on", b"on", "recorded_late", b"recorded_late", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__days_left: _TypeAlias = _typing.Literal["days_left"]  # noqa: Y015
     _WhichOneofArgType__days_left: _TypeAlias = _typing.Literal["_days_left", b"_days_left"]  # noqa: Y015
