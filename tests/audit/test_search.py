@@ -23,7 +23,7 @@ from tlog.audit.indexer import reindex
 from tlog.audit.reading import Access, Caller
 from tlog.audit.records import Records
 from tlog.audit.search import MAX_PAGE, MAX_TEXT, Query, find, search, show
-from tlog.audit.tokens import canonical
+from tlog.audit.tokens import canonical, identifier_of
 from tlog.audit.vault import Erasure
 from tlog.log import InvalidRequest, Log, OutOfRange, Unavailable
 
@@ -64,9 +64,13 @@ def drafted(dice: random.Random, now: datetime) -> Draft:
     if shared is None or dice.random() < 0.2:
         for each in subjects:  # the same of two, too
             each["resource"] = dice.choice([named[0], named])
+    personal = dice.choice([{"actor": actor}, {"actor": actor}, {"details": "by night"}])
+    if "actor" not in personal or dice.random() < 0.2:
+        for each in subjects:
+            each["actor"] = dice.choice([{"id": dice.choice(PEOPLE)}, "Eve", {"ip": "192.0.2.1"}])
     return access(
         public={"purpose": "support", "resource_type": kind} | public,
-        personal={"actor": actor} | ({} if shared is None else {"resource": shared}),
+        personal=personal | ({} if shared is None else {"resource": shared}),
         subjects=subjects,
         occurred_at=when,
     )
@@ -75,12 +79,12 @@ def drafted(dice: random.Random, now: datetime) -> Draft:
 def known(draft: Draft, producer: str) -> dict[str, Any]:
     """What the model knows of an event."""
     personal, public = draft.personal, draft.public
-    actor = personal["actor"]
+    actors = [part.get("actor") for part in (personal, *draft.subjects)]
     said = [part.get("resource", ()) for part in (personal, *draft.subjects)]
     named = [each for one in said for each in ([one] if isinstance(one, str) else one)]
     return {
         "subjects": {canonical(each["id"]) for each in draft.subjects},
-        "actor": canonical(actor["id"] if isinstance(actor, dict) else actor),
+        "actors": {canonical(name) for each in actors if (name := identifier_of(each))},
         "resources": {each if isinstance(each, str) else each["id"] for each in named},
         "type": draft.type,
         "producer": producer,
@@ -117,7 +121,7 @@ def matches(one: dict[str, Any], query: Query) -> bool:
     subject = canonical(query.subject)
     if subject and subject not in one["subjects"]:
         return False
-    if query.actor and one["actor"] != canonical(query.actor):
+    if query.actor and canonical(query.actor) not in one["actors"]:
         return False
     if query.resource and query.resource not in one["resources"]:
         return False
@@ -205,6 +209,56 @@ async def test_who_read_of_several_stays_with_each_of_them(tmp_path: Path) -> No
         await _erase(records, ALICE, Erasure(0, "R-1"))
         said = [{d.name: d.value for d in part.disclosures} for part in records.read(noted).parts]
         assert said == [{}, {}, {"id": bob, "actor": {"id": "eve", "kind": "local_user"}}]
+
+
+async def test_reads_are_found_by_who_read_whomever_they_were_of(tmp_path: Path) -> None:
+    bob = "bob@example.com"
+    olga = Access(Caller("Olga", "local_user"), "a complaint")
+    async with tenant(tmp_path) as records:
+        drafts = [received(subjects=[{"id": each}]) for each in (ALICE, bob)]
+        sent = [signed(draft, seq) for seq, draft in enumerate(drafts, 1)]
+        hers, his = indices(await records.accept(sent))
+        noted = []
+        for query in (Query(subject="nobody"), Query(subject=ALICE), Query(request_id="R-1")):
+            page = await search(records, olga, query)
+            noted.append(records.log.sequencer.edge.size - 1)
+        assert {hers, his} <= {each.index for each in page.records}
+        assert [len(records.read(index).parts) for index in noted] == [1, 2, 3]
+        assert await found(records, actor="olga") == noted
+        assert await found(records, actor="olga", subject=ALICE) == noted[1:]
+        await _erase(records, ALICE, Erasure(0, "R-1"))
+        assert await found(records, actor="olga") == noted
+
+
+async def test_who_acted_upon_one_of_several_is_found(tmp_path: Path) -> None:
+    bob = "bob@example.com"
+    async with tenant(tmp_path) as records:
+        drafts = [
+            access(personal={}, subjects=[{"id": ALICE}, {"id": bob, "actor": "eve"}]),
+            access(personal={"actor": "Mallory"}, subjects=[{"id": ALICE, "actor": {"id": "eve"}}]),
+            access(personal={}, subjects=[{"id": ALICE, "actor": bob}, {"id": bob, "actor": bob}]),
+            received(
+                personal={}, subjects=[{"id": ALICE, "actor": "oscar"}, {"id": bob, "actor": "eve"}]
+            ),
+        ]
+        sent = [signed(draft, seq) for seq, draft in enumerate(drafts, 1)]
+        one, two, three, four = indices(await records.accept(sent))
+        assert await found(records, actor="eve") == [one, two, four]
+        assert await found(records, actor="eve", subject=bob) == [one, four]
+        assert await found(records, actor="mallory") == [two]
+        assert await found(records, actor="oscar", request_id="R-1") == [four]
+        assert await found(records, actor="oscar", outcome="denied") == []
+        assert await found(records, actor=bob) == [three]
+        places, _ = await find(records, Query(actor="eve", newest_first=True), limit=2)
+        assert [index for _, index in places] == [four, two]
+        await _erase(records, bob, Erasure(0, "R-1"))
+        # Eve is none of those whose data it was: that she did it stays.
+        assert await found(records, actor="eve") == [one, two, four]
+        assert await found(records, actor=bob) == []
+        with pytest.raises(EventRefused, match="at most 16") as refused:
+            people = [{"id": f"user{n}", "actor": f"clerk{n}"} for n in range(17)]
+            signed(access(personal={}, subjects=people), 9)
+        assert refused.value.field == "actor"
 
 
 async def test_a_search_for_somebody_unknown_brings_no_name_back(tmp_path: Path) -> None:

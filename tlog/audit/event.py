@@ -7,7 +7,8 @@ The payload of the JWS, with what only some events have left out:
      "_sd": [digests of what is said of all], "subjects": [{"_sd": [digests of one subject]}, …]}
 
 Each subject has a claim `id`, the identifier that its token is made of. What was touched is the
-`resource`, or a list of them: of all subjects together, or of each its own.
+`resource`, or a list of them: of all subjects together, or of each its own. Who did it is the
+`actor`, in the same places.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ from tlog.audit.errors import EventRefused
 from tlog.audit.jws import Jws, parse_jws, sign_jws, verify_jws
 from tlog.audit.sdjwt import Disclosure
 from tlog.audit.times import format_time, parse_time
-from tlog.audit.tokens import identifiers_of
+from tlog.audit.tokens import canonical, identifier_of, identifiers_of
 from tlog.notes import Signer, VerifierKey
 
 MAX_SUBJECTS = 64
 MAX_RESOURCES = 64
+"""That one event names, in all its parts."""
+MAX_ACTORS = 16
 """That one event names, in all its parts."""
 MAX_JOINT = 256
 """Times that one event has a resource named by what several subjects have together: each time the
@@ -80,6 +83,7 @@ class Event:
         occurred_at: in UTC.
         shared: what was disclosed of all subjects together.
         subjects: what was disclosed of each subject.
+        actors: who did it, in canonical form, each once: first who is named of all together.
         resources: what it names, in canonical form, and in which part: 0 is of all together.
     """
 
@@ -91,6 +95,7 @@ class Event:
     occurred_at: datetime
     shared: Sequence[Disclosure]
     subjects: Sequence[Sequence[Disclosure]]
+    actors: Sequence[str]
     resources: Sequence[tuple[str, int]]
 
     @property
@@ -217,6 +222,7 @@ def read_event(jws: Jws, encoded: Sequence[str], *, tenant: str, catalogue: Cata
         parse_time(payload["occurred_at"], field="occurred_at"),
         shared,
         subjects,
+        _actors(shared, subjects),
         _resources(kind, shared, subjects),
     )
 
@@ -250,6 +256,22 @@ def match_disclosures(payload: Mapping[str, Any], encoded: Sequence[str]) -> lis
         listed = sdjwt.check_digests(subject["_sd"], field=f"subjects[{i}]._sd")
         objects.append(({}, listed))
     return sdjwt.match(encoded, objects)
+
+
+def _actors(shared: Sequence[Disclosure], subjects: Sequence[Sequence[Disclosure]]) -> list[str]:
+    """Who is named in all parts."""
+    named = [
+        identifier_of(said.value)
+        for part in (shared, *subjects)
+        for said in part
+        if said.name == "actor"
+    ]
+    found = list(dict.fromkeys([canonical(each) for each in named if each is not None]))
+    if len(found) > MAX_ACTORS:
+        raise EventRefused(
+            f"it names {len(found)}: at most {MAX_ACTORS} in one event", field="actor"
+        )
+    return found
 
 
 def _resources(

@@ -5,10 +5,10 @@ erasure as the log does: the tokens that are left in it belong to nobody whom on
 or damaged, it is made anew. In `DIR/index/records.db`:
 
     records     index of the entry, time (of the event, microseconds), kind, public claims, token
-                of the actor
+                of the first actor
     kinds       type, producer and outcome: what few records differ in
     pairs       type of the resource, and a kind that goes with it
-    tokens      of subjects and resources, time, index: an event may have many
+    tokens      of subjects, resources and the other actors, time, index: an event may have many
     covers      of which log, how many of its entries, the root hash of the tree of so many, and
                 how many rows that made
 
@@ -26,8 +26,8 @@ import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
 from pathlib import Path
@@ -56,7 +56,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 SUBJECT: Final = "subject"
-_TOKENS: Final = (SUBJECT, "resource")
+_OTHERS: Final = "other actors"
+_TOKENS: Final = (SUBJECT, "resource", _OTHERS)
 _KIND: Final = ("type", "producer", "outcome")
 _ALSO: Final = ("request_id", "resource_type", "actor")
 """What can be asked for, all together."""
@@ -252,30 +253,39 @@ class Index:
         deadline = time.monotonic() + SECONDS
         with self._errors():
             self._reader.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
-            conditions = self._conditions(wanted)
-            if not all(conditions.values()):
-                return []
-            rarity = {
-                name: self._rarity(name, values)
-                for name, values in conditions.items()
-                if name != "kind" or len(values) <= _RUNS
-            }
-            # The others filter: what an event has many of is looked up value by value.
-            lookups = {
-                name: 1 + sum(len(conditions[o]) for o in _TOKENS if o in conditions and o != name)
-                for name in rarity
-            }
-            leading = min(rarity, key=lambda name: rarity[name] * lookups[name], default="")
-            if not leading or rarity[leading] <= _FEW:
-                return list(self._select(wanted, conditions, leading))
-            # The values of one name are runs in the order that is wanted: merged, they are, too.
-            # A record may be in several: it may name a resource of each of two subjects.
-            runs = [
+            found = self._find(wanted)
+            values = dict(wanted.values)
+            # Of several actors, all but the first are among the tokens.
+            if (actors := values.pop("actor", ())) and self._rarity(_OTHERS, actors):
+                others = self._find(replace(wanted, values={**values, _OTHERS: actors}))
+                return _merged(wanted, [found, others])
+            return found
+
+    def _find(self, wanted: Wanted) -> list[Place]:
+        conditions = self._conditions(wanted)
+        if not all(conditions.values()):
+            return []
+        rarity = {
+            name: self._rarity(name, values)
+            for name, values in conditions.items()
+            if name != "kind" or len(values) <= _RUNS
+        }
+        # The others filter: what an event has many of is looked up value by value.
+        lookups = {
+            name: 1 + sum(len(conditions[o]) for o in _TOKENS if o in conditions and o != name)
+            for name in rarity
+        }
+        leading = min(rarity, key=lambda name: rarity[name] * lookups[name], default="")
+        if not leading or rarity[leading] <= _FEW:
+            return list(self._select(wanted, conditions, leading))
+        # The values of one name are runs in the order that is wanted.
+        return _merged(
+            wanted,
+            [
                 self._select(wanted, {**conditions, leading: [value]}, leading)
                 for value in conditions[leading]
-            ]
-            merged = heapq.merge(*runs, reverse=wanted.newest_first)
-            return list(islice((place for place, _ in groupby(merged)), wanted.limit))
+            ],
+        )
 
     def _conditions(self, wanted: Wanted) -> dict[str, Sequence[str | int]]:
         """What is wanted of each column, or of tokens; kinds last."""
@@ -395,6 +405,12 @@ class Window:
                 index.add(self.begin, following, origin=self.origin, root=self.root)
 
 
+def _merged(wanted: Wanted, runs: Sequence[Iterable[Place]]) -> list[Place]:
+    """Runs in the order that is wanted, as one: a record may be in several."""
+    merged = heapq.merge(*runs, reverse=wanted.newest_first)
+    return list(islice((place for place, _ in groupby(merged)), wanted.limit))
+
+
 def microseconds(moment: datetime) -> int:
     """A time as the index has it."""
     return (moment - _EPOCH) // _MICROSECOND
@@ -408,7 +424,8 @@ def _read(entry: bytes) -> tuple[int, tuple[str, ...], tuple[Any, ...], list[str
     leaf = parse_leaf(entry)
     payload = json.loads(decode_base64url(leaf.jws.split(".")[1], field="payload"))
     at = microseconds(parse_time(payload["occurred_at"], field="occurred_at"))
-    actor = next((token.value for token in leaf.tokens if token.field == "actor"), None)
+    actors = [token.value for token in leaf.tokens if token.field == "actor"]
+    listed = [token.value for token in leaf.tokens if token.field != "actor"]
     kind = payload["type"], payload["producer_id"], payload.get("outcome", "")
-    columns = (payload.get("request_id"), payload.get("resource_type"), actor)
-    return at, kind, columns, [token.value for token in leaf.tokens if token.field in _TOKENS]
+    columns = (payload.get("request_id"), payload.get("resource_type"), next(iter(actors), None))
+    return at, kind, columns, [*listed, *actors[1:]]

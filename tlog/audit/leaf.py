@@ -3,8 +3,8 @@
     {"jws":"…","received_at":"2026-01-31T17:30:00.000000Z","tokens":[
       {"class":"erasable","epoch":"2026Q1","field":"subject","value":"…"}],"v":1}
 
-The tokens of the subjects come first, one for each, in the order of the event; then that of the
-actor, and those of the resources.
+The tokens of the subjects come first, one for each, in the order of the event; then those of the
+actors, and of the resources.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 from tlog.audit.catalogue import TokenClass
 from tlog.audit.codec import load_json
 from tlog.audit.errors import EventRefused
-from tlog.audit.event import MAX_RESOURCES, MAX_SUBJECTS
+from tlog.audit.event import MAX_ACTORS, MAX_RESOURCES, MAX_SUBJECTS
 from tlog.audit.times import format_time, parse_time
 from tlog.audit.tokens import FIELDS, Token
 
 MAX_LEAF_SIZE = 65_535
-MAX_TOKENS = MAX_SUBJECTS + 1 + MAX_RESOURCES
+MAX_TOKENS = MAX_SUBJECTS + MAX_ACTORS + MAX_RESOURCES
 VERSION = 1
 
 _CLASSES = {each.value: each for each in TokenClass}

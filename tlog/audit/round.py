@@ -26,7 +26,7 @@ from tlog.audit.obligations import OBLIGING, Obliging
 from tlog.audit.producers import Producer
 from tlog.audit.rebuild import ROW_SIZE, State, index_row, known_rows
 from tlog.audit.survey import erased_at, erased_epochs
-from tlog.audit.tokens import Token, canonical, epoch_of, identifier_of, make_token
+from tlog.audit.tokens import Token, canonical, epoch_of, make_token
 from tlog.audit.vault import Sealing, SubjectKey, Vault, joint_secret, part_key
 from tlog.audit.verifying import Claim
 from tlog.merkle import leaf_hash
@@ -223,7 +223,7 @@ class Round:
         conflict = bool(versions or fresh)
         if len(versions) // ROW_SIZE + len(fresh) >= MAX_VERSIONS:
             raise EventRefused(f"it came with {MAX_VERSIONS} contents already", field="event_id")
-        tokens = len(event.subjects) + 1 + len(event.resources)
+        tokens = len(event.subjects) + len(event.actors) + len(event.resources)
         size = len(event.jws.text) + _FRAME + _TOKEN * tokens
         if size > self._max_leaf:
             raise EventRefused(f"its leaf may have {size} bytes, the log takes {self._max_leaf}")
@@ -299,8 +299,7 @@ class Round:
             self._token(key.secret if erasable else tenant, kind, "subject", identifier)
             for identifier, key in zip(identifiers, keys, strict=True)
         ]
-        actor = identifier_of(next((d.value for d in event.shared if d.name == "actor"), None))
-        named = [] if actor is None else [("actor", canonical(actor), keys)]
+        named = [("actor", identifier, keys) for identifier in event.actors]
         for identifier, part in event.resources:
             named.append(("resource", identifier, keys[part - 1 : part] if part else keys))
         for name, identifier, owners in named:
