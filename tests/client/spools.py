@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from tlog.client import spool as spools
+from tlog.client.frames import Frame, read_frames
 from tlog.client.spool import Spool
 
 OWNER = "acme/shop"
@@ -38,3 +40,13 @@ def drained(spool: Spool) -> dict[int, bytes]:
 
 def segments(path: Path) -> list[Path]:
     return sorted(path.glob("*.segment"))
+
+
+def left_on_disk(path: Path) -> set[int]:
+    """The numbers of the records that can be read from any file of a spool."""
+    found: set[int] = set()
+    for file in path.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+            frames = read_frames(file.read_bytes(), 0)
+            found |= {each.number for each in frames if isinstance(each, Frame)}
+    return found

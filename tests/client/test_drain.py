@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from tests.audit.producer import signer_of
 from tests.client import audit_server as double_server
 from tests.client.audit_server import AuditDouble, key_file, producer, served, until
+from tests.client.spools import left_on_disk
 from tlog.client import Producer, Refusal
 from tlog.client import drain as drains
 from tlog.v1 import audit_pb2 as pb
@@ -157,9 +158,53 @@ def test_delivered_events_leave_the_disk(tmp_path: Path) -> None:
         shop.record("access.read", subject="alice@example.com", **READ)
         assert shop.flush(20)
         until(lambda: shop.spool.used_bytes == 0)
-        assert [path.stat().st_size for path in (tmp_path / "spool").glob("*.segment")] == [0]
+        assert left_on_disk(tmp_path / "spool") == set()
         assert shop.record("access.read", **READ).seq == 2
         assert shop.flush(20)
+
+
+def test_they_leave_it_though_others_always_follow(tmp_path: Path) -> None:
+    double = AuditDouble()
+    with served(double) as target, producer(target, tmp_path) as shop:
+        record(shop)
+
+        def gone() -> bool:
+            record(shop)
+            return 1 not in left_on_disk(tmp_path / "spool")
+
+        until(gone)
+
+
+def test_they_leave_it_though_the_server_is_away_before_the_others_have_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drains, "BATCH_EVENTS", 2)
+    double = AuditDouble()
+    with producer("127.0.0.1:1", tmp_path) as shop:
+        record(shop, 5)
+    double.tricks.append(lambda double, request, _: double.take(request))
+    double.tricks.extend([double_server.away] * 1000)
+    with served(double) as target, producer(target, tmp_path) as shop:
+        until(lambda: left_on_disk(tmp_path / "spool") == {3, 4, 5})
+        double.tricks.clear()
+        assert shop.flush(20)
+    assert double.seqs() == [1, 2, 3, 4, 5]
+
+
+def test_nothing_delivered_is_left_by_one_that_closes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drains, "TIDY_SECONDS", 60)
+    double = AuditDouble()
+    with served(double) as target:
+        with producer(target, tmp_path) as shop:
+            until(lambda: shop._drain._tidy_at > 0)
+            shop.record("access.read", subject="alice@example.com", **READ)
+            assert shop.flush(20)
+            assert left_on_disk(tmp_path / "spool") == {1}
+        assert left_on_disk(tmp_path / "spool") == set()
+        with producer(target, tmp_path) as shop:
+            assert shop.record("access.read", **READ).seq == 2
 
 
 def test_close_does_not_wait_for_a_server_that_hangs(tmp_path: Path) -> None:

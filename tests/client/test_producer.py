@@ -18,6 +18,7 @@ import pytest
 
 from tests.audit.producer import ALICE, CATALOGUE, SHOP, TENANT
 from tests.client.audit_server import AuditDouble, key_file, producer, served
+from tests.client.spools import left_on_disk
 from tlog.audit import Catalogue, Event, EventRefused, open_event
 from tlog.client import Declined, Producer, Recorded, SpoolError, SpoolFull, StateError
 from tlog.notes import Algorithm, Signer, save_signer
@@ -418,5 +419,6 @@ def test_kill_of_the_application_loses_nothing(tmp_path: Path) -> None:
     with served(double, port) as target, producer(target, tmp_path) as shop:
         assert shop.flush(30)
         last = shop.spool.next_number - 1
+    assert left_on_disk(tmp_path / "spool") == set()
     assert last >= answered > 4
     assert double.seqs() == list(range(1, last + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -18,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.client.spools import SMALL, drained, killed, opened, put, segments
+from tests.client.spools import SMALL, drained, killed, left_on_disk, opened, put, segments
+from tlog.client import segments as segment_files
 from tlog.client import spool as spools
 from tlog.client.errors import ClientError, SpoolDamaged, SpoolError, SpoolFull, StateError
 from tlog.client.spool import LEAST_BYTES, Spool
@@ -295,6 +297,145 @@ def test_a_failed_fsync_is_never_forgotten(tmp_path: Path, monkeypatch: pytest.M
     assert drained(opened(tmp_path)) == {2: b"perhaps"}
 
 
+@pytest.mark.parametrize("delivered", [1, 3, 5, 7, 12])
+def test_what_is_delivered_leaves_the_disk(tmp_path: Path, delivered: int) -> None:
+    def begun(name: str) -> Spool:
+        spool = opened(tmp_path / name)
+        for _ in range(12):
+            put(spool, b"record")
+        spool.advance(spool.peek(delivered, 1000))
+        while spool.waiting > 12 - delivered:
+            spool.advance(spool.peek(1, 1000))
+        return spool
+
+    rest = set(range(delivered + 1, 13))
+    spool = begun("tidied")
+    spool.tidy()
+    assert left_on_disk(tmp_path / "tidied") == rest
+    assert spool.used_bytes == sum(path.stat().st_size for path in segments(tmp_path / "tidied"))
+    killed(spool)
+    assert set(drained(opened(tmp_path / "tidied"))) == rest
+    begun("closed").close()
+    assert left_on_disk(tmp_path / "closed") == rest
+    assert set(drained(opened(tmp_path / "closed"))) == rest
+    killed(begun("killed"))
+    spool = opened(tmp_path / "killed")
+    assert left_on_disk(tmp_path / "killed") == rest
+    assert put(spool, b"next") == 13
+    assert set(drained(spool)) == {*rest, 13}
+
+
+@pytest.mark.parametrize(("records", "delivered"), [(5, 5), (5, 2), (12, 2)])
+def test_killed_at_each_step_of_tidying(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: int, delivered: int
+) -> None:
+    whole = tmp_path / "whole"
+    spool = opened(whole)
+    for number in range(1, records + 1):
+        put(spool, b"record %d" % number)
+    spool.advance(spool.peek(delivered, 1000))
+    killed(spool)
+    rest = {number: b"record %d" % number for number in range(delivered + 1, records + 1)}
+    tidied = Spool.tidy
+    monkeypatch.setattr(Spool, "tidy", lambda _: None)
+
+    class Killed(BaseException):
+        pass
+
+    def tidied_until(step: int) -> bool:
+        """Whether it was killed before its end."""
+        copy = tmp_path / f"copy{step}"
+        shutil.copytree(whole, copy)
+        spool = opened(copy)
+        calls = itertools.count()
+
+        def counted(real: Any) -> Any:
+            def call(*args: Any, **more: Any) -> Any:
+                if next(calls) >= step:
+                    raise Killed  # and what would clean up is dead as well
+                return real(*args, **more)
+
+            return call
+
+        ended = False
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            for name in ("fsync", "rename", "replace", "unlink", "open", "write"):
+                patch.setattr(os, name, counted(getattr(os, name)))
+            tidied(spool)
+            ended = True
+        killed(spool)
+        with monkeypatch.context() as patch:
+            patch.setattr(Spool, "tidy", tidied)
+            spool = opened(copy)
+            assert left_on_disk(copy) == set(rest)
+            assert drained(spool) == rest
+            assert put(spool, b"next") == records + 1
+            spool.close()
+            opened(copy).close()
+        return not ended
+
+    steps = 0
+    while tidied_until(steps):
+        steps += 1
+    assert steps > 5
+
+
+def test_a_disk_that_is_full_leaves_what_is_delivered_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    spool = opened(tmp_path)
+    for _ in range(3):
+        put(spool, b"record")
+    spool.advance(spool.peek(1, 1000))
+    with monkeypatch.context() as patch:
+        patch.setattr(segment_files, "replace_file", full)
+        with pytest.raises(SpoolError, match="No space left on device: delivered records stay"):
+            spool.tidy()
+    assert put(spool, b"after") == 4
+    spool.tidy()
+    assert left_on_disk(tmp_path) == {2, 3, 4}
+    assert set(drained(spool)) == {2, 3, 4}
+    spool.close()
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 4096])
+def test_what_is_set_aside_is_whole_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    spool = opened(tmp_path)
+    lines = b'{"event": "%s"}\n' % (b"x" * 6000)
+    real = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda handle, data: real(handle, bytes(data)[:at_once]))
+        spool.set_aside(lines)
+    assert spool.refused.read_bytes() == lines
+    room = at_once
+
+    def short(handle: int, data: Any) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = real(handle, bytes(data)[:room])
+        room -= taken
+        return taken
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", short)
+        with pytest.raises(SpoolError, match=r"refused\.jsonl: No space left on device"):
+            spool.set_aside(lines)
+    assert spool.refused.read_bytes() == lines
+    assert spool.used_bytes == len(lines)
+    with spool.refused.open("ab") as file:
+        file.write(b'{"torn by a k')
+    spool.set_aside(lines)
+    assert spool.refused.read_bytes() == lines + b'{"torn by a k\n' + lines
+    assert spool.used_bytes == spool.refused.stat().st_size
+    spool.close()
+
+
 def test_threads_share_an_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spools, "_LARGEST_SEGMENT", 1 << 14)
     calls = []
@@ -340,6 +481,7 @@ def test_threads_share_an_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 WRITER = """
 import sys, threading
+from tlog.client import segments as segment_files
 from tlog.client import spool as spools
 spools._LARGEST_SEGMENT = 2000
 spool = spools.Spool(sys.argv[1], owner="acme/shop")

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.client.spools import SMALL, drained, killed, opened, put, segments
+from tests.client.spools import SMALL, drained, killed, left_on_disk, opened, put, segments
 from tlog.client import spool as spools
 from tlog.client.frames import Frame, encode_frame
 
@@ -68,6 +68,10 @@ class SpoolModel(RuleBasedStateMachine):
     def tidy(self) -> None:
         self.spool.tidy()
         self.taken = []
+        self.only_what_waits_is_there()
+
+    def only_what_waits_is_there(self) -> None:
+        assert left_on_disk(self.path) == {number for number, _ in self.waiting}
         if not self.waiting:
             assert [path.stat().st_size for path in segments(self.path)] == [0]
 
@@ -80,10 +84,10 @@ class SpoolModel(RuleBasedStateMachine):
         torn = torn if whole else torn[: min(cut, len(torn) - 1)]
         with segments(self.path)[-1].open("ab") as file:
             file.write(torn)
-        self.reopen()
         if whole:
             self.waiting.append((self.next, tail))
             self.next += 1
+        self.reopen()
 
     @rule(garbage=st.binary(min_size=1, max_size=60))
     def power_cut(self, garbage: bytes) -> None:
@@ -96,11 +100,13 @@ class SpoolModel(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.spool.close()
+        self.only_what_waits_is_there()
         self.reopen()
 
     def reopen(self) -> None:
         self.spool = opened(self.path)
         self.taken = []
+        self.only_what_waits_is_there()
 
     @invariant()
     def counts(self) -> None:

@@ -15,9 +15,11 @@ from typing import Self
 import structlog
 
 from tlog.client.errors import SpoolDamaged
+from tlog.client.files import replace_file
 from tlog.client.frames import Damage, Frame, frame_size, read_frames
 
 _NAME = re.compile(r"\d{20}\.segment")
+_TORN_COPY = re.compile(rf"{_NAME.pattern}[a-z0-9_]{{8}}")  # of `trim`, as `replace_file` names it
 _log = structlog.get_logger(__name__)
 
 
@@ -70,7 +72,11 @@ def find_segments(directory: Path, *, cursor: int | None, durable: int, abandon:
         SpoolDamaged: frames that were on the disk cannot be read.
         OSError: the disk.
     """
-    paths = sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
+    there = sorted(directory.iterdir())
+    for path in there:
+        if _TORN_COPY.fullmatch(path.name):
+            path.unlink()
+    paths = [path for path in there if _NAME.fullmatch(path.name)]
     segments = [Segment(int(path.stem), path, path.stat().st_size) for path in paths]
     if cursor is None:
         cursor = segments[0].first if segments else 1
@@ -98,6 +104,21 @@ def find_segments(directory: Path, *, cursor: int | None, durable: int, abandon:
     if not segments:
         segments.append(Segment.of(directory, expected))
     return Found(segments, offset, max(cursor, segments[0].first), expected)
+
+
+def trim(segment: Segment, cursor: int, offset: int) -> Segment:
+    """Copy what a segment holds from an offset on, durably, to one that begins with the cursor.
+
+    The cursor MUST be written down before: by it a restart knows the copy from the original, which
+    is for the caller to delete. Raises OSError: there is no copy.
+    """
+    copy = Segment.of(segment.path.parent, cursor)
+    with segment.path.open("rb") as file:
+        file.seek(offset)
+        rest = file.read()
+    replace_file(copy.path, rest)
+    copy.size = len(rest)
+    return copy
 
 
 @dataclass(slots=True)

@@ -10,8 +10,9 @@ leave in their order, each at least once: the server knows those that it has by 
 
 A record's number is its place in its producer's sequence: it is given, signed and written in one
 step. A torn tail is cut when the spool is opened (`segments`); anything else that cannot be read is
-named, and refused. The files hold personal data in the clear, readable by their owner alone; they
-go as soon as they are delivered.
+named, and refused. The files hold personal data in the clear, readable by their owner alone. What
+is delivered goes with `tidy`, which the drain calls every few seconds, and when the spool is opened
+or closed.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tlog.client.errors import SpoolDamaged, SpoolError, SpoolFull
-from tlog.client.files import sync_directory
+from tlog.client.files import append_lines, sync_directory, write_all
 from tlog.client.frames import MAX_DATA, MAX_FRAME, Frame, encode_frame, read_frames
 from tlog.client.sealed import SealedFile
-from tlog.client.segments import Segment, find_segments
+from tlog.client.segments import Segment, find_segments, trim
 
 DEFAULT_BYTES: Final = 256 << 20
 LEAST_BYTES: Final = 4 << 20
@@ -138,6 +139,7 @@ class Spool:
         os.fsync(self._handle)
         self._synced = self._next - 1
         self._save()
+        self.tidy()
 
     @property
     def next_number(self) -> int:
@@ -225,9 +227,7 @@ class Spool:
         segment = self._segments[-1]
         size = segment.size + len(frame)
         try:
-            rest = memoryview(frame)
-            while rest:
-                rest = rest[os.write(self._handle, rest) :]
+            write_all(self._handle, frame)
         except BaseException as error:
             self._unwrite(segment)
             if isinstance(error, OSError):
@@ -374,16 +374,35 @@ class Spool:
         self._go_on(frames[-1].number + 1, self._offset + frames[-1].end)
 
     def tidy(self) -> None:
-        """Let the last segment go too, once all of it is delivered: what it holds is personal.
+        """Take off the disk what is delivered, also where what is not stands beside it.
+
+        A kill in the midst of it loses nothing, and the next start does the rest.
 
         Raises:
-            SpoolError, StateError: it stays.
+            SpoolError, StateError: it stays, and the next call tries again.
         """
         with self._changed:
-            if self._cursor < self._next or not self._segments[-1].size:
+            begun = self._cursor > self._segments[0].first
+            if not begun and not self._done:
                 return
-            self._roll()
+            if begun and len(self._segments) == 1:
+                self._roll()
+            parted = begun and self._segments[1].first > self._cursor
+        if parted:
+            self._trim()
         self._go_on(self._cursor, self._offset)
+
+    def _trim(self) -> None:
+        """Part the first segment at the cursor; nobody appends to it any more."""
+        self._save()
+        segment = self._segments[0]
+        try:
+            copy = trim(segment, self._cursor, self._offset)
+        except OSError as error:
+            raise SpoolError(f"{segment.path}: {error.strerror}: delivered records stay") from None
+        with self._changed:
+            self._segments[0], self._offset = copy, 0
+            self._done.append(segment)
 
     def _go_on(self, cursor: int, offset: int) -> None:
         with self._changed:
@@ -393,9 +412,20 @@ class Spool:
                 self._offset = 0
             self._changed.notify_all()
         self._save()
+        if self._done:
+            self._delete_done()
+
+    def _delete_done(self) -> None:
         with self._changed:
-            while self._done:
-                self._done.pop().path.unlink(missing_ok=True)
+            try:
+                while self._done:
+                    self._done[-1].path.unlink(missing_ok=True)
+                    self._done.pop()
+                sync_directory(self.directory)
+            except OSError as error:
+                raise SpoolError(
+                    f"{self.directory}: {error.strerror}: delivered records stay"
+                ) from None
 
     def set_aside(self, lines: bytes) -> None:
         """Keep what the server refused for good, for a person to read.
@@ -404,16 +434,11 @@ class Spool:
             SpoolError: it cannot be written; then it MUST NOT count as delivered.
         """
         try:
-            handle = os.open(self.refused, _APPENDING, 0o600)
-            try:
-                os.write(handle, lines)
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            size = append_lines(self.refused, lines)
         except OSError as error:
             raise SpoolError(f"{self.refused}: {error.strerror}") from None
         with self._changed:
-            self._refused_bytes += len(lines)
+            self._refused_bytes = size
 
     def _save(self) -> None:
         with self._changed:
@@ -421,7 +446,11 @@ class Spool:
         self._file.save({"owner": self._owner, "cursor": cursor, "durable": durable})
 
     def close(self) -> None:
-        """Let go of the directory; again, do nothing. What was not delivered is kept."""
+        """Let go of the directory; again, do nothing. What was not delivered is kept, alone.
+
+        Raises:
+            SpoolError, StateError: what was delivered may stay until it is opened again.
+        """
         if self.forked or self._handle < 0:
             return
         _OPEN.discard(self)
@@ -430,6 +459,8 @@ class Spool:
                 if not self._failure:
                     self._sync_all()
             self._save()
+            if not self._failure:
+                self.tidy()
         finally:
             with self._changed:
                 os.close(self._handle)
