@@ -7,6 +7,7 @@ import io
 import json
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.audit.casework import happened
 from tests.audit.producer import CATALOGUE
-from tlog.audit import EventRefused
+from tlog.audit import EventRefused, report_formats
 from tlog.audit.calendar import CalendarError
 from tlog.audit.cases import CaseEvent
 from tlog.audit.report import (
@@ -34,7 +35,16 @@ from tlog.audit.report import (
     Report,
     make_report,
 )
-from tlog.audit.report_formats import NOTICE, ranges, to_csv, to_html, to_json
+from tlog.audit.report_formats import (
+    NOTICE,
+    check_size,
+    most_bytes,
+    ranges,
+    to_csv,
+    to_html,
+    to_json,
+)
+from tlog.log import InvalidRequest
 
 GOLDEN = tomllib.loads(Path(__file__).with_name("golden_year.toml").read_text("utf-8"))
 LOS_ANGELES = ZoneInfo("America/Los_Angeles")
@@ -296,17 +306,19 @@ class Page(HTMLParser):
 EVIL = "<script src=//evil.example/x>alert(1)</script><img src=x onerror='a'>\"&amp;"
 
 
+NOON = "2026-03-02T12:00:00-08:00"
+
+
 def hostile() -> Report:
-    noon = "2026-03-02T12:00:00-08:00"
     claims = {"request_type": "=1+1", "jurisdiction": EVIL}
     denied = {"denial_basis": EVIL, "exemption": EVIL}
     return make_report(
         [
-            happened(0, "request.received", noon, claims, request=EVIL),
-            happened(1, "request.received", noon, {"request_type": EVIL}, request="R-2"),
-            happened(2, "request.received", noon, {"request_type": "delete"}, request=EVIL + "3"),
-            happened(3, "request.denied", noon, denied, request=EVIL + "3"),
-            happened(4, "request.fulfilled", noon, request=EVIL + "4"),
+            happened(0, "request.received", NOON, claims, request=EVIL),
+            happened(1, "request.received", NOON, {"request_type": EVIL}, request="R-2"),
+            happened(2, "request.received", NOON, {"request_type": "delete"}, request=EVIL + "3"),
+            happened(3, "request.denied", NOON, denied, request=EVIL + "3"),
+            happened(4, "request.fulfilled", NOON, request=EVIL + "4"),
         ],
         2026,
         size=5,
@@ -348,6 +360,44 @@ def test_the_page_says_what_the_report_says() -> None:
         "1798.145(a): 152 54"
     ) in page.text
     assert "in the year of the answer" in Page(to_html(golden(counted_by=CountedBy.ANSWERED))).text
+
+
+TEXTS = st.text(st.sampled_from("a\"'&<,\n\x00=ßé\U0001f600"), min_size=1, max_size=300)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), max_size=20), st.lists(TEXTS, max_size=30))
+def test_no_format_is_longer_than_was_reckoned(
+    claims: list[tuple[str, str, str]], only: list[str]
+) -> None:
+    events = []
+    for i, (place, exemption, kind) in enumerate(claims):
+        asked = {"request_type": "delete" if i % 2 else kind, "jurisdiction": place}
+        denied = {"denial_basis": exemption, "exemption": exemption}
+        received, answer = ("request.received", asked), ("request.denied", denied)
+        for j, (event, said) in enumerate((received, answer)):
+            events.append(happened(2 * i + j, event, NOON, said, request=f"R-{i}{kind}"))
+    places = [*only, *(place for place, _, _ in claims[::2])] if only else []
+    report = make_report(events, 2026, size=1000, zone=LOS_ANGELES, jurisdictions=places)
+    for write in (to_json, to_csv, to_html):
+        assert len(write(report).encode()) <= most_bytes(report)
+
+
+def test_entries_are_reckoned_in_full() -> None:
+    figures = {"delete": {"received": Figure(10**5, tuple(range(10**6, 10**6 + 2 * 10**5, 2)))}}
+    report = replace(golden(), size=10**7, figures={Population.ALL: figures})
+    for write in (to_json, to_csv, to_html):
+        assert len(write(report).encode()) <= most_bytes(report) < 2 * 10**6
+
+
+def test_what_would_be_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = golden(jurisdictions=["US-CA", "US-CO"])
+    monkeypatch.setattr(report_formats, "MAX_REPORT", most_bytes(report))
+    check_size(report)
+    monkeypatch.setattr(report_formats, "MAX_REPORT", most_bytes(report) - 1)
+    with pytest.raises(InvalidRequest, match="fewer jurisdictions at once") as refused:
+        check_size(report)
+    assert refused.value.field == "jurisdictions"
 
 
 def test_hostile_claims_are_text_on_the_page_and_no_formula_in_a_cell() -> None:

@@ -11,6 +11,7 @@ import json
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import pytest
 
 from tests.audit.tenant import tenant, types, values
 from tests.audit.test_docket import draft
+from tests.serve.slow import slow, until
 from tests.serve.test_log_service import details_of
-from tlog.audit import Draft
+from tlog.audit import Draft, report_formats
 from tlog.audit import report as report_module
 from tlog.audit.calendar import Calendar
 from tlog.audit.deadlines import Terms
@@ -29,7 +31,7 @@ from tlog.audit.records import Records
 from tlog.client import VerificationError
 from tlog.client.reports import Reports
 from tlog.log import Log, LogConfig, create_log
-from tlog.serve import Logs, grpc_server
+from tlog.serve import Logs, grpc_server, report_service, sending
 from tlog.v1 import reports_pb2 as pb
 from tlog.v1 import reports_pb2_grpc
 
@@ -37,7 +39,7 @@ Code = grpc.StatusCode
 
 
 @contextlib.asynccontextmanager
-async def served(directory: Path, **settings: Any) -> AsyncIterator[tuple[Any, Records]]:
+async def serving(directory: Path, **settings: Any) -> AsyncIterator[tuple[int, Records]]:
     create_log(directory / "plain", LogConfig(origin="example.com/plain", name="plain"))
     async with (
         tenant(directory, **settings) as records,
@@ -45,6 +47,14 @@ async def served(directory: Path, **settings: Any) -> AsyncIterator[tuple[Any, R
         grpc_server(
             Logs([records.log, plain]), "127.0.0.1:0", records={"records": records}
         ) as port,
+    ):
+        yield port, records
+
+
+@contextlib.asynccontextmanager
+async def served(directory: Path, **settings: Any) -> AsyncIterator[tuple[Any, Records]]:
+    async with (
+        serving(directory, **settings) as (port, records),
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield reports_pb2_grpc.ReportServiceStub(channel), records
@@ -165,6 +175,8 @@ BAD_QUESTIONS = [
     (asked(page_token="1" * 400), "page_token"),
     (asked(request_types=["x"] * 257), "request_types"),
     (asked(jurisdictions=["x"] * 257), "jurisdictions"),
+    (asked(request_types=["x" * 81]), "request_types"),
+    (asked(jurisdictions=["US-CA", "x" * 81]), "jurisdictions"),
     (asked(statuses=[pb.DEADLINE_STATUS_LATE] * 257), "statuses"),
 ]
 
@@ -250,7 +262,7 @@ async def test_a_report_of_many_pieces_comes_whole(
 ) -> None:
     async with served(tmp_path) as (stub, _):
         whole = await made(stub, year=2026, format=pb.REPORT_FORMAT_HTML)
-        monkeypatch.setattr("tlog.serve.report_service._PIECE", 100)
+        monkeypatch.setattr("tlog.serve.report_service.PIECE", 100)
         assert await made(stub, year=2026, format=pb.REPORT_FORMAT_HTML) == whole
 
 
@@ -260,6 +272,7 @@ BAD_REPORTS: list[tuple[dict[str, Any], str]] = [
     ({"year": 2026}, "format"),
     ({"year": 2026, "format": 9}, "format"),
     ({"year": 2026, "format": 1, "jurisdictions": ["x"] * 257}, "jurisdictions"),
+    ({"year": 2026, "format": 2, "jurisdictions": ["US-CA", "x" * 81]}, "jurisdictions"),
 ]
 
 
@@ -269,6 +282,111 @@ async def test_a_report_that_cannot_be(tmp_path: Path) -> None:
             error = await refused(made(stub, **settings))
             assert error.code() is Code.INVALID_ARGUMENT
             assert field_of(error) == field
+
+
+async def test_a_report_that_would_be_too_long_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(tmp_path) as (stub, _):
+        settings = {"year": 2026, "format": pb.REPORT_FORMAT_CSV}
+        names = [f"{number:080}" for number in range(256)]
+        whole = await made(stub, **settings, jurisdictions=names)
+        assert len(whole) > 1 << 20
+        monkeypatch.setattr(report_formats, "MAX_REPORT", len(whole) // 2)
+        error = await refused(made(stub, **settings, jurisdictions=names))
+        assert (error.code(), field_of(error)) == (Code.INVALID_ARGUMENT, "jurisdictions")
+        assert f"the limit is {len(whole) // 2}" in (error.details() or "")
+        assert await made(stub, **settings, jurisdictions=names[:2])
+
+
+async def test_reports_are_made_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when those who asked for them have gone away."""
+    begun: asyncio.Queue[threading.Event] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def slow(*args: Any, **more: Any) -> Any:
+        go_on = threading.Event()
+        loop.call_soon_threadsafe(begun.put_nowait, go_on)
+        assert go_on.wait(20)
+        return report_module.make_report(*args, **more)
+
+    monkeypatch.setattr("tlog.serve.report_service.make_report", slow)
+    async with served(tmp_path) as (stub, _):
+        settings = {"year": 2026, "format": pb.REPORT_FORMAT_CSV}
+        first = asyncio.create_task(made(stub, **settings))
+        go_on = await asyncio.wait_for(begun.get(), 20)
+        first.cancel()
+        second = asyncio.create_task(made(stub, **settings))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(begun.get(), 0.5)
+        go_on.set()
+        (await asyncio.wait_for(begun.get(), 20)).set()
+        assert await second
+
+
+LONG: dict[str, Any] = {
+    "year": 2026,
+    "format": pb.REPORT_FORMAT_CSV,
+    "jurisdictions": [f"{number:080}" for number in range(16)],
+}
+
+
+async def test_who_does_not_read_a_report_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_service, "MAX_REPORT", 500_000)
+    async with serving(tmp_path) as (port, _), contextlib.AsyncExitStack() as stack:
+        stub, one, other = [
+            reports_pb2_grpc.ReportServiceStub(await stack.enter_async_context(channel))
+            for channel in (grpc.aio.insecure_channel(f"127.0.0.1:{port}"), *slow(port, 2))
+        ]
+        whole = await made(stub, **LONG)
+        assert 250_000 < len(whole) < 500_000
+        first, begin = await begun(one)
+        assert await made(stub, **LONG) == whole
+        # What waits is bounded, too.
+        second, _ = await begun(other)
+        error = await refused(made(stub, **LONG))
+        assert error.code() is Code.RESOURCE_EXHAUSTED
+        assert details_of(error)["RetryInfo"].retry_delay.seconds > 0
+        assert f"{2 * len(whole)} bytes wait" in (error.details() or "")
+        # What is read, or given up, makes room.
+        second.cancel()
+        assert await until(partial(made, stub, **LONG)) == whole
+        assert begin + await rest(first) == whole
+
+
+async def test_who_does_not_read_a_report_in_time_does_not_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_service, "MAX_REPORT", 400_000)
+    monkeypatch.setattr(sending, "PATIENCE", 0.1)
+    monkeypatch.setattr(sending, "PACE", 1 << 30)
+    async with serving(tmp_path) as (port, _), contextlib.AsyncExitStack() as stack:
+        calls = []
+        # There is room for two: the others come once the first have had their time.
+        for channel in slow(port, 4):
+            stub = reports_pb2_grpc.ReportServiceStub(await stack.enter_async_context(channel))
+            calls.append(await until(partial(begun, stub)))
+        for call, _ in calls[:2]:
+            error = await refused(rest(call))
+            assert error.code() is Code.DEADLINE_EXCEEDED
+            assert "was not read within 0 s: ask again" in (error.details() or "")
+
+
+async def begun(stub: Any) -> tuple[Any, bytes]:
+    """A call for a long report, and the piece of it that was read."""
+    call = stub.MakeReport(pb.MakeReportRequest(log="records", **LONG))
+    return call, (await call.read()).data
+
+
+async def rest(call: Any) -> bytes:
+    data = b""
+    while (piece := await call.read()) is not grpc.aio.EOF:
+        data += piece.data
+    return data
 
 
 async def test_a_report_holds_up_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +461,7 @@ async def test_a_large_export_comes_whole(tmp_path: Path, monkeypatch: pytest.Mo
     async with served(tmp_path) as (stub, records):
         for number in range(40):
             await records.record(receipt(f"R-{number}", 0))
-        monkeypatch.setattr("tlog.serve.report_service._PIECE", 1000)
+        monkeypatch.setattr("tlog.serve.report_service.PIECE", 1000)
         monkeypatch.setattr("tlog.audit.exporting.WINDOW", 16)
         data = await exported(stub, types=["request.received"])
         assert len(data.splitlines()) == 40

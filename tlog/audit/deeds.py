@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -31,3 +31,18 @@ class Deeds:
         """Wait until all that was begun is done."""
         if self._running:
             await asyncio.wait(self._running)
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    """Call it in a thread; a caller that goes away leaves no sooner than the thread is done.
+
+    So what the caller holds for it, such as a turn, bounds how many of these run at once.
+    """
+    work = asyncio.get_running_loop().run_in_executor(None, call)
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # unheard: nobody waits for it any more
+        raise

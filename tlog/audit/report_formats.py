@@ -14,10 +14,13 @@ from itertools import pairwise
 from typing import Any, Final
 
 from tlog.audit.report import DROP, CountedBy, Figure, Report
+from tlog.log import InvalidRequest
 
 NOTICE: Final = (
     "Computed from the records in the log. Not legal advice, and no proof of compliance."
 )
+MAX_REPORT: Final = 256 << 20
+"""Bytes of a report in any format."""
 _RULE: Final = "11 CCR 7102"
 _BROKERS: Final = "Civ. Code 1798.99.85"
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -63,6 +66,44 @@ th { text-align: left; font-weight: normal }
 td { text-align: right }
 </style>
 """
+
+# Bytes of what stands in every report, in every row of it, and about every finding.
+_FRAME: Final = 1 << 14
+_ROW: Final = 1 << 9
+# `"` in HTML has the most: `&quot;`.
+_ESCAPED: Final = 6
+
+
+def check_size(report: Report) -> None:
+    """Refuse a report that would be too long, before it is written.
+
+    Raises:
+        InvalidRequest: it may have over `MAX_REPORT` bytes in some format.
+    """
+    if (most := most_bytes(report)) > MAX_REPORT:
+        raise InvalidRequest(
+            f"a report of up to {most} bytes, the limit is {MAX_REPORT}: count the requests of "
+            "fewer jurisdictions at once",
+            field="jurisdictions",
+        )
+
+
+def most_bytes(report: Report) -> int:
+    """How many bytes the report has at most, in whatever format."""
+    only = _most(*report.jurisdictions)
+    per_entry = len(str(report.size)) + len(", ")
+    settings = [*report.jurisdictions, *report.californian, report.zone]
+    grounds = [each for pair in report.grounds.items() for each in pair]
+    return (
+        _FRAME
+        + _most(*settings, *grounds)
+        + sum(_ROW + _most(finding) for finding in report.findings)
+        + sum(
+            # A name stands in the table, and with the entries.
+            _ROW + only + 2 * _most(kind, name) + per_entry * len(figure.entries)
+            for _, kind, name, figure in _rows(report)
+        )
+    )
 
 
 def to_json(report: Report) -> str:
@@ -161,6 +202,10 @@ def ranges(entries: Sequence[int]) -> str:
     breaks = [i for i, (one, other) in enumerate(pairwise(entries), 1) if other != one + 1]
     runs = [entries[i:j] for i, j in pairwise([0, *breaks, len(entries)])]
     return " ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _most(*texts: str) -> int:
+    return sum(_ESCAPED * len(text.encode()) + len(", ") for text in texts)
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

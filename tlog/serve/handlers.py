@@ -7,6 +7,7 @@ below become their codes, in one place, without an interceptor's cost on every c
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from tlog.log import InvalidRequest
 from tlog.serve.errors import REFUSALS, rich_status
 
 _log = structlog.get_logger(__name__)
+
+_INTERNAL = rich_status(Exception("internal error: see the server's log"))
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -92,16 +95,28 @@ def _refusing(
 
     async def call(request: Any, context: Context) -> Any:
         try:
+            return await answered(request, context)
+        except grpc.aio.InternalError as error:
+            # Of a write that fails: the client hung up, which nobody has to look into.
+            _log.info("a client went away", method=method.__name__, reason=str(error))
+            raise asyncio.CancelledError from None
+
+    async def answered(request: Any, context: Context) -> Any:
+        try:
             return await method(
                 _parsed_stream(request) if client_streaming else _parsed(request), context
             )
         except refusals as error:
             status = status_of(error)
-            await context.abort(status.code, status.details, status.trailing_metadata)
+        except grpc.aio.InternalError:
+            raise
         except Exception:  # noqa: BLE001
             # Nothing of an internal error is told to strangers; all of it goes to the operator.
             _log.exception("internal error", method=method.__name__)
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error: see the server's log")
+            status = _INTERNAL
+        # Not before the error is gone, with all that its method had: whoever does not read what was
+        # sent does not hear of this either.
+        return await context.abort(status.code, status.details, status.trailing_metadata)
 
     return call
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -17,11 +17,12 @@ import grpc
 
 from tlog.audit import AuditError, EventRefused
 from tlog.audit.calendar import FIRST_YEAR, LAST_YEAR, day_of
+from tlog.audit.deeds import in_thread
 from tlog.audit.export_formats import Format
 from tlog.audit.exporting import Disclosing, Order, export
 from tlog.audit.reading import Access
 from tlog.audit.report import CountedBy, make_report
-from tlog.audit.report_formats import to_csv, to_html, to_json
+from tlog.audit.report_formats import MAX_REPORT, check_size, to_csv, to_html, to_json
 from tlog.audit.search import Query
 from tlog.audit.times import parse_time
 from tlog.audit.vault import VaultDamaged
@@ -29,18 +30,20 @@ from tlog.log import InvalidRequest, Unavailable
 from tlog.serve.callers import caller_of
 from tlog.serve.errors import REFUSALS, rich_status
 from tlog.serve.handlers import Context
+from tlog.serve.sending import PIECE, Outbox, send
 from tlog.serve.tenants import Tenants
 from tlog.v1 import reports_pb2 as pb
 
 if TYPE_CHECKING:
     from tlog.audit.deadlines import Deadline
     from tlog.audit.docket import Docket, Standing
+    from tlog.audit.report import Report
 
 MAX_PAGE: Final = 1000
 _PAGE: Final = 100
 # Names in a filter; there are no more types of requests, and no more states and countries.
 _MAX_NAMES: Final = 256
-_PIECE: Final = 1 << 16
+_MAX_NAME: Final = 80
 _MAX_DISCLOSED: Final = 64
 _FORMATS: Final = {
     pb.EXPORT_FORMAT_CSV: Format.CSV,
@@ -57,6 +60,9 @@ class ReportService:
 
     def __init__(self, tenants: Tenants) -> None:
         self._tenants = tenants
+        # A report is made in memory, of all requests of its log.
+        self._turn = asyncio.Lock()
+        self._outbox = Outbox(2 * MAX_REPORT)
 
     async def ListRequests(
         self, request: pb.ListRequestsRequest, context: Context
@@ -96,23 +102,16 @@ class ReportService:
         }.get(request.format)
         if write is None:
             raise InvalidRequest("JSON, CSV or HTML", field="format")
-        answered = request.counted_by == pb.COUNTED_BY_ANSWERED
-        events, size = await docket.events()
-
-        def made() -> bytes:
-            report = make_report(
-                events,
-                request.year,
-                size=size,
-                zone=docket.terms.zone,
-                counted_by=CountedBy.ANSWERED if answered else CountedBy.RECEIVED,
-                jurisdictions=request.jurisdictions,
+        with ExitStack() as held:
+            async with self._turn:
+                room = held.enter_context(self._outbox.room(MAX_REPORT))
+                data = await _report(docket, request, write)
+            room.keep(len(data))
+            pieces = (
+                pb.MakeReportResponse(data=data[start : start + PIECE])
+                for start in range(0, len(data), PIECE)
             )
-            return write(report).encode()
-
-        data = await asyncio.to_thread(made)
-        for start in range(0, len(data), _PIECE):
-            await context.write(pb.MakeReportResponse(data=data[start : start + _PIECE]))
+            await send(context, pieces, size=len(data))
 
     async def Export(self, request: pb.ExportRequest, context: Context) -> None:
         records = self._tenants.get(request.log)
@@ -120,11 +119,32 @@ class ReportService:
         order = _order(request)
         async with aclosing(export(records, access, order)) as pieces:
             async for piece in pieces:
-                for start in range(0, max(len(piece.data), 1), _PIECE):
-                    data = piece.data[start : start + _PIECE]
-                    last = start + _PIECE >= len(piece.data)
+                for start in range(0, max(len(piece.data), 1), PIECE):
+                    data = piece.data[start : start + PIECE]
+                    last = start + PIECE >= len(piece.data)
                     done = piece.done if last else 0
                     await context.write(pb.ExportResponse(data=data, done=done, total=piece.total))
+
+
+async def _report(
+    docket: Docket, request: pb.MakeReportRequest, write: Callable[[Report], str]
+) -> bytes:
+    answered = request.counted_by == pb.COUNTED_BY_ANSWERED
+    events, size = await docket.events()
+
+    def made() -> bytes:
+        report = make_report(
+            events,
+            request.year,
+            size=size,
+            zone=docket.terms.zone,
+            counted_by=CountedBy.ANSWERED if answered else CountedBy.RECEIVED,
+            jurisdictions=request.jurisdictions,
+        )
+        check_size(report)
+        return write(report).encode()
+
+    return await in_thread(made)
 
 
 def _order(request: pb.ExportRequest) -> Order:
@@ -163,7 +183,7 @@ def _check(request: pb.ListRequestsRequest) -> None:
         raise InvalidRequest(f"at most {MAX_PAGE}", field="page_size")
     _check_names("request_types", request.request_types)
     _check_names("jurisdictions", request.jurisdictions)
-    _check_names("statuses", request.statuses)
+    _check_count("statuses", request.statuses)
 
 
 def _token(last: Standing) -> str:
@@ -181,9 +201,15 @@ def _position(token: str) -> tuple[int, str] | None:
     return int(days), request_id
 
 
-def _check_names(field: str, names: Sequence[object]) -> None:
-    if len(names) > _MAX_NAMES:
-        raise InvalidRequest(f"at most {_MAX_NAMES} names", field=field)
+def _check_names(field: str, names: Sequence[str]) -> None:
+    _check_count(field, names)
+    if any(len(name) > _MAX_NAME for name in names):
+        raise InvalidRequest(f"names of at most {_MAX_NAME} characters", field=field)
+
+
+def _check_count(field: str, values: Sequence[object]) -> None:
+    if len(values) > _MAX_NAMES:
+        raise InvalidRequest(f"at most {_MAX_NAMES}", field=field)
 
 
 async def _standings(
