@@ -227,6 +227,11 @@ def test_what_adds_up(
     for kind in KINDS:
         for name, figure in home[kind].items():
             assert set(figure.entries) <= set(everyone[kind][name].entries), name
+    for name in everyone[DROP]:
+        # No exemption is listed that no denial of these types names.
+        assert not name.startswith("exemption.") or any(
+            everyone[kind][name].value for kind in KINDS
+        )
     for kinds in report.figures.values():
         for name, figure in kinds[DROP].items():
             assert set(figure.entries) <= {i for kind in KINDS for i in kinds[kind][name].entries}
