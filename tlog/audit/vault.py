@@ -47,17 +47,15 @@ from tlog.audit.sdjwt import Disclosure
 from tlog.store.sealed import Put, SealedStore
 
 FAMILIES: Final = (
-    *(
-        "subjects",
-        "keys",
-        "epochs",
-        "parts",
-        "by_subject",
-        "named",
-        "names_of",
-        "events",
-        "pending",
-    ),
+    "subjects",
+    "keys",
+    "epochs",
+    "parts",
+    "by_subject",
+    "named",
+    "names_of",
+    "events",
+    "pending",
 )
 KEY_SIZE: Final = 32
 KEY_ID_SIZE: Final = 16
