@@ -1,9 +1,9 @@
 """The docket: the requests that a records log tells of, and how each of their deadlines stands.
 
 Read from the log's leaves alone, as far as nobody has read them yet, whenever it is asked. What is
-kept in memory: of an open request its events, of all others where they stand. Public claims only:
-there is nothing personal in it, so that it outlives every erasure, and who looks at it reads no
-personal data.
+kept in memory: of an open request its events, of all others where they stand, and so of what other
+events name as theirs, a ticket for which data was looked at. Public claims only: there is nothing
+personal in it, so that it outlives every erasure, and who looks at it reads no personal data.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ _CLAIMS: Final = frozenset(
 # Events that may end a request, with those before them.
 _TURNS: Final = frozenset({RECEIVED, FULFILLED, APPLIED, DENIED, PARTIALLY_DENIED, WITHDRAWN})
 _OPEN: Final = frozenset({Status.DUE, Status.AT_RISK, Status.LATE})
+_REQUEST: Final = "request."
 _NEVER: Final = 1 << 32
 # Requests between two turns of the event loop.
 _STEP: Final = 32
@@ -105,6 +106,7 @@ class Docket:
         self.size = 0
         self._log = log
         self._open: dict[str, _Open] = {}
+        self._ended: set[str] = set()
         self._entries: dict[str, array[int]] = {}
         self._turn = asyncio.Lock()
 
@@ -129,17 +131,21 @@ class Docket:
         return split_bundle(self._log.reader.encoded_bundle(number, width))
 
     def _take(self, event: CaseEvent) -> None:
-        entries = self._entries.get(event.request_id)
+        name = event.request_id
+        entries = self._entries.get(name)
         if entries is None:
-            entries = self._entries[event.request_id] = array("Q")
-            self._open[event.request_id] = _Open()
+            entries = self._entries[name] = array("Q")
+        if (request := self._open.get(name)) is not None:
+            request.events.append(event)
+        elif event.type.startswith(_REQUEST) and name not in self._ended:
+            request = self._open[name] = _Open([*self._read(entries), event])
         entries.append(event.index)
-        if (request := self._open.get(event.request_id)) is None:
-            return  # it has ended
-        request.events.append(event)
+        if request is None:
+            return  # it has ended, or is none
         if event.type in _TURNS and len(request.events) >= request.look_at:
             if _ended(request.events):
-                del self._open[event.request_id]
+                del self._open[name]
+                self._ended.add(name)
             else:
                 request.look_at = 2 * len(request.events)
 
@@ -250,8 +256,8 @@ def _days_left(deadline: Deadline) -> int:
 
 
 def _is_request(case: Case) -> bool:
-    """Other events may name something else: a ticket for which data was looked at."""
-    return any(event.type.startswith("request.") for event in case.events)
+    """What is of no year that anybody can mean is no event of the case."""
+    return any(event.type.startswith(_REQUEST) for event in case.events)
 
 
 def _ended(events: Sequence[CaseEvent]) -> bool:

@@ -117,7 +117,8 @@ class Vault:
     def __init__(self, store: SealedStore, tenant_key: bytes) -> None:
         self.store = store
         self._wrapping = AESGCM(tenant_key)
-        self._subjects: dict[str, SubjectKey] = {}
+        # By identifier, id and key in one: a collector of garbage has no need to look at them.
+        self._subjects: dict[str, bytes] = {}
         self._epochs: dict[str, bytes] = {}
         wrapped = store.get("state", _DIRECTORY)
         if wrapped is None:
@@ -186,7 +187,7 @@ class Vault:
     def find_subject(self, identifier: str) -> SubjectKey | None:
         """The key of a subject (canonical identifier); None if it has none, or no more."""
         if (cached := self._subjects.get(identifier)) is not None:
-            return cached
+            return SubjectKey(cached[:KEY_ID_SIZE], cached[KEY_ID_SIZE:])
         key_id = self.store.get("subjects", self.lookup(identifier))
         row = None if key_id is None else self.store.get("keys", key_id)
         if key_id is None or row is None or not row.startswith(_LIVE):
@@ -239,7 +240,7 @@ class Vault:
     def _keep(self, subjects: Mapping[str, SubjectKey]) -> None:
         if len(self._subjects) + len(subjects) > _CACHED:
             self._subjects.clear()
-        self._subjects.update(subjects)
+        self._subjects.update({i: key.key_id + key.secret for i, key in subjects.items()})
 
     def open_parts(
         self, payload: Mapping[str, Any], event_id: bytes, leaf_hash: bytes
@@ -306,7 +307,7 @@ class Vault:
 
     def forget(self, key_ids: Collection[bytes]) -> None:
         """These keys are gone, or about to be: nothing is sealed under them from now on."""
-        kept = {i: key for i, key in self._subjects.items() if key.key_id not in key_ids}
+        kept = {i: key for i, key in self._subjects.items() if key[:KEY_ID_SIZE] not in key_ids}
         self._subjects = kept
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,6 +106,9 @@ async def _serve(settings: ServerSettings, out: Output) -> None:
             grpc=listening(settings.grpc, grpc_port),
             http=listening(settings.http, http_port),
         )
+        # What is there now stays: no collection of garbage is to hold up all calls to look at it.
+        gc.collect()
+        gc.freeze()
         await stop.wait()
         out.hint("stopping: finishing what was accepted")
 
