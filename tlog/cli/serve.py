@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +70,7 @@ def serve(
 
 async def _serve(settings: ServerSettings, out: Output) -> None:
     from tlog.audit.stamper import stamping
-    from tlog.cli.serving import listening, stop_on_signals
+    from tlog.cli.serving import listening, stop_on_signals, until
     from tlog.remote import connections, time_stampers
     from tlog.serve import Logs, grpc_server, http_server
 
@@ -106,10 +105,7 @@ async def _serve(settings: ServerSettings, out: Output) -> None:
             grpc=listening(settings.grpc, grpc_port),
             http=listening(settings.http, http_port),
         )
-        # What is there now stays: no collection of garbage is to hold up all calls to look at it.
-        gc.collect()
-        gc.freeze()
-        await stop.wait()
+        await until(stop)
         out.hint("stopping: finishing what was accepted")
 
 

@@ -1,8 +1,9 @@
-"""What the verbs that serve share: how they stop, and how they say where they listen."""
+"""What the verbs that serve share: where they listen, how they wait, and how they stop."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 
@@ -22,6 +23,14 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, signalled)
     return stop
+
+
+async def until(stop: asyncio.Event) -> None:
+    """Serve until it is set, now that all is up."""
+    # What is there by now stays: no collection of garbage holds up all calls to look at it again.
+    gc.collect()
+    gc.freeze()
+    await stop.wait()
 
 
 def listening(address: str, port: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import statistics
 import sys
@@ -90,6 +91,8 @@ async def measure(directory: Path, count: int) -> list[Row]:
     now = datetime.now(UTC)
     with Verifiers(1) as verifiers:
         async with opened(directory, service, verifiers) as records:
+            gc.collect()
+            gc.freeze()  # as `tlog serve` does when it is up
             begin = time.monotonic()
             for batch in signed(dice, records, now, count):
                 for draft in batch[0]:

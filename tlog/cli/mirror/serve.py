@@ -47,7 +47,7 @@ def serve(*, directory: Path, http: str, out: Output) -> None:
 
 
 async def _serve(directory: Path, http: str, out: Output) -> None:
-    from tlog.cli.serving import listening, stop_on_signals
+    from tlog.cli.serving import listening, stop_on_signals, until
     from tlog.mirror import Mirror, following
     from tlog.notes import passphrase_from_environment
     from tlog.remote import open_source
@@ -60,7 +60,7 @@ async def _serve(directory: Path, http: str, out: Output) -> None:
         followers = await stack.enter_async_context(following(mirror, open_source))
         port = await stack.enter_async_context(mirror_http_server(mirror, followers, http))
         _ready(directory, mirror, out, http=f"http://{listening(http, port)}")
-        await stop.wait()
+        await until(stop)
         out.hint("stopping: finishing what was accepted")
 
 

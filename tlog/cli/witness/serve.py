@@ -54,7 +54,7 @@ def serve(*, directory: Path, grpc: str, http: str, out: Output) -> None:
 
 
 async def _serve(directory: Path, grpc: str, http: str, out: Output) -> None:
-    from tlog.cli.serving import listening, stop_on_signals
+    from tlog.cli.serving import listening, stop_on_signals, until
     from tlog.notes import passphrase_from_environment
     from tlog.remote import gossip_connections
     from tlog.serve import witness_grpc_server, witness_http_server
@@ -76,7 +76,7 @@ async def _serve(directory: Path, grpc: str, http: str, out: Output) -> None:
             grpc=listening(grpc, grpc_port),
             http=f"http://{listening(http, http_port)}",
         )
-        await stop.wait()
+        await until(stop)
         out.hint("stopping: finishing what was accepted")
 
 
