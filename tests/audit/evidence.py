@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -16,8 +17,8 @@ from cryptography import x509
 
 from tests.audit.approvers import governed, order
 from tests.audit.authority import Station, settings_of
-from tests.audit.producer import access, received, signed
-from tests.audit.tenant import LOG, TILL, indices
+from tests.audit.producer import CATALOGUE, access, received, signed
+from tests.audit.tenant import LOG, TILL, indices, types
 from tlog.audit import Draft, verify_stamp
 from tlog.audit.authorities import load_settings
 from tlog.audit.collecting import Choice, collect
@@ -25,6 +26,7 @@ from tlog.audit.erasing import submit
 from tlog.audit.evidence import Contents
 from tlog.audit.evidence_check import Verdict
 from tlog.audit.evidence_file import encode_package, read_package
+from tlog.audit.expiry import expire
 from tlog.audit.key_history import KeyHistory
 from tlog.audit.records import Records
 from tlog.audit.stamp_store import Due, StampStore
@@ -47,6 +49,13 @@ RECEIVED, ACCESSED, FULFILLED, ERASURE = 4, 5, 6, 7
 """Entries 0 to 3 register the shop, the till and two approvers."""
 TWO, NOBODY, SECOND = 8, 9, 10
 """About Bob and Carol, about nobody, and the erasure of Bob."""
+READ, ASKED, OWN, LATE, EXPIRY, OWN_EXPIRY = 11, 12, 13, 14, 15, 16
+"""About Dave: two accesses, the second 25 months after the first, when that was past its time; in
+between a request, and an event of the tenant's own, of a class of its own."""
+BY = CATALOGUE.extended(
+    "version = 1\n[retention.own]\nmonths = 12\n"
+    '[types."order.placed"]\nretention = "own"\noptional = ["purpose"]\n'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,7 @@ class Case:
 
     Attributes:
         others: what was collected after Bob was erased, too.
+        expired: what was collected of Dave, in the end.
     """
 
     vkeys: tuple[VerifierKey, ...]
@@ -63,6 +73,7 @@ class Case:
     after: bytes
     everything: bytes
     others: bytes
+    expired: bytes
     root: x509.Certificate
     root_file: Path
 
@@ -128,9 +139,33 @@ async def bob_erased(records: Records) -> None:
     assert receipt.index == SECOND
 
 
+class Clock:
+    """That of this machine, and what the test adds."""
+
+    ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+
+async def dave_expired(records: Records, clock: Clock) -> None:
+    draft: dict[str, Any] = {"occurred_at": clock(), "subjects": [{"id": "dave@example.com"}]}
+    placed = Draft("order.placed", {}, {"details": {"note": "two"}}, **draft)
+    drafts = [access(**draft), received(**draft), placed]
+    events = [signed(each, seq, catalogue=BY) for seq, each in enumerate(drafts, 5)]
+    assert indices(await records.accept(events)) == [READ, ASKED, OWN]
+    clock.ahead = timedelta(days=25 * 31)
+    late = access("dave@example.com", occurred_at=clock())
+    assert indices(await records.accept([signed(late, 8)])) == [LATE]
+    assert await expire(records, now=clock(), pace=0) == 3  # NOBODY, READ, OWN
+    # After them what the time of backups brings.
+    assert types(records, EXPIRY)[:2] == ["retention.expired"] * 2
+
+
 async def _case(directory: Path) -> Case:
     one, two = (Station(directory / name, name=name) for name in ("one", "two"))
-    async with governed(directory) as records:
+    clock = Clock()
+    async with governed(directory, clock=clock, catalogue=BY) as records:
         vkeys = records.log.vkeys
         policy = policy_of(vkeys)
         records.log.policy = policy
@@ -156,6 +191,9 @@ async def _case(directory: Path) -> Case:
             await bob_erased(records)
             others = await collect(records, [RECEIVED, ACCESSED, TWO, NOBODY], ALL, **more)
             assert others.subjects == ["carol@example.com"]
+            await dave_expired(records, clock)
+            expired = await collect(records, [READ, ASKED, OWN, LATE], ALL, **more)
+            assert expired.subjects == ["dave@example.com"]
     return Case(
         vkeys,
         policy,
@@ -163,6 +201,7 @@ async def _case(directory: Path) -> Case:
         cosigned(after.package),
         cosigned(everything.package),
         cosigned(others.package),
+        cosigned(expired.package),
         one.root.certificate,
         one.directory / "root.pem",
     )

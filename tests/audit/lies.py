@@ -10,11 +10,16 @@ from typing import Any
 
 from tests.audit.evidence import (
     ACCESSED,
+    ASKED,
     COSIGNED_AT,
     ERASURE,
+    EXPIRY,
     FULFILLED,
     GOOD,
+    LATE,
     NOBODY,
+    OWN_EXPIRY,
+    READ,
     RECEIVED,
     SECOND,
     TWO,
@@ -25,7 +30,7 @@ from tests.audit.producer import SHOP, signer_of
 from tests.audit.tenant import LOG
 from tlog.audit import sdjwt
 from tlog.audit.codec import decode_base64url, dump_json, encode_base64url
-from tlog.audit.evidence import Contents, Gone
+from tlog.audit.evidence import PAGES, Contents, Gone, Why
 from tlog.audit.evidence_file import MANIFEST
 from tlog.audit.leaf import encode_leaf, parse_leaf
 from tlog.audit.zipped import read_zip, write_zip
@@ -315,6 +320,13 @@ LIES: dict[str, tuple[Lie, str]] = {
     "another format": (said(format="zip"), f"{MANIFEST} is not one of a tlog-evidence"),
     "another version": (said(version=2), f"{MANIFEST} is of version 2, this reads 1"),
     "a version that is true": (said(version=True), f"{MANIFEST} is of version True"),
+    "pages in no words": (said(pages=0), f"in words 0, this release knows 1 to {PAGES}"),
+    "pages in words of later": (said(pages=PAGES + 1), f"its pages are in words {PAGES + 1}, this"),
+    "pages in words that are true": (said(pages=True), f"{MANIFEST}: pages is malformed"),
+    "pages in words of before": (
+        said(pages=PAGES - 1),
+        "report.html does not say what the rest of the package says",
+    ),
     "another log": (
         said(origin="example.com/other"),
         "the checkpoint is of 'example.com/records', not of 'example.com/other'",
@@ -490,6 +502,38 @@ REMADE: dict[str, tuple[bytes, Remake, str]] = {
         "records/000008: it is said to be erased at entry 10 under request R-2, which is that of "
         "another subject",
     ),
+    "an expiry of another class": (
+        GOOD.expired,
+        item(ASKED, disclosed=(), gone=[Gone(EXPIRY, "")] * 2),
+        "expired at entry 15, which is of the class 'access', and not of 'requests'",
+    ),
+    "the expiry of another class": (
+        GOOD.expired,
+        item(READ, gone=[Gone(OWN_EXPIRY, "")] * 2),
+        "expired at entry 16, which is of the class 'own', and not of 'access'",
+    ),
+    "an expiry of what was not old enough": (
+        GOOD.expired,
+        item(LATE, disclosed=(), gone=[Gone(EXPIRY, "")] * 2),
+        "expired at entry 15, which is of entries 0 to 13, and of none after itself",
+    ),
+    "an expiry told as an erasure": (
+        GOOD.expired,
+        item(READ, gone=[Gone(EXPIRY, "R-1")] * 2),
+        "erased at entry 15 under request R-1, which is a record of something else",
+    ),
+    "an expiry that is left out": (
+        GOOD.expired,
+        dropped(EXPIRY),
+        "expired at entry 15, and the package has no such",
+    ),
+    "nothing that is chosen": (
+        GOOD.before,
+        lambda contents: replace(
+            contents, items=[each for each in contents.items if each.why is Why.KEY]
+        ),
+        "no record is chosen: it proves nothing",
+    ),
     "an approver that nobody knows": (
         GOOD.after,
         dropped(3),
@@ -519,6 +563,7 @@ SAME: tuple[set[str], ...] = (
     {"a name of no meaning", "parts of a key"},  # the manifest says more than it should
     {"another reason", "another index"},  # the record is not where it should be
     {"an erasure of somebody else", "an erasure of the other subject"},  # it took another key
+    {"the report", "pages in words of before"},  # the page is not what is made of the rest
     {"the log's signature", "another root hash"},  # something else was signed
     {"a cosignature", "the time of a cosignature"},  # something else was cosigned
     {"no cosignature", "a head of before the records"},  # nobody cosigned it

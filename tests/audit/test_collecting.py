@@ -10,16 +10,27 @@ from typing import Any
 import pytest
 
 from tests.audit.approvers import governed, order
-from tests.audit.producer import ALICE, SHOP, access, received, signed, signer_of
+from tests.audit.producer import (
+    ALICE,
+    CATALOGUE,
+    EVENT_ID,
+    SHOP,
+    access,
+    received,
+    signed,
+    signer_of,
+)
 from tests.audit.tenant import LOG, NOW, TILL, indices, opened, registration, tenant
 from tests.audit.test_expiry import START, Clock, at
 from tlog.audit import Draft
+from tlog.audit.codec import dump_json
 from tlog.audit.collecting import Choice, collect
 from tlog.audit.erasing import submit
 from tlog.audit.evidence import EvidenceError, Gone
 from tlog.audit.evidence_check import Verdict
 from tlog.audit.evidence_file import MAX_RECORDS, encode_package, read_package
 from tlog.audit.expiry import expire
+from tlog.audit.jws import sign_jws
 from tlog.audit.key_history import KeyHistory
 from tlog.audit.leaf import Leaf, encode_leaf
 from tlog.audit.records import Records
@@ -109,6 +120,29 @@ async def test_an_operator_who_puts_in_what_a_revoked_key_signed(tmp_path: Path)
         await records.log.sequencer.submit([encode_leaf(Leaf(event, records.clock(), ()))])
         with pytest.raises(EvidenceError, match="records/000003: .* is revoked"):
             await packed(records, 3)
+
+
+@pytest.mark.parametrize(
+    ("type_name", "claims"),
+    [
+        ("retention.expired", {"expired_class": "access"}),
+        ("subject.key_destroyed", {"request_id": "R-1", "key_id": "00" * 16, "reason": "asked"}),
+    ],
+)
+async def test_what_only_the_log_may_say_and_a_producer_has_signed(
+    tmp_path: Path, type_name: str, claims: dict[str, Any]
+) -> None:
+    kind = CATALOGUE.newest_of(type_name)
+    payload = {
+        **{"_sd_alg": "sha-256", "event_id": EVENT_ID, "type": type_name, "tenant": "acme"},
+        **{"schema_version": kind.version, "producer_id": "shop", "producer_seq": 1},
+        **{"occurred_at": "2026-01-31T17:30:00Z", **claims},
+    }
+    async with tenant(tmp_path) as records:
+        event = sign_jws(SHOP, dump_json(payload))
+        await records.log.sequencer.submit([encode_leaf(Leaf(event, records.clock(), ()))])
+        with pytest.raises(EvidenceError, match=f"records/000002: .* may not record {type_name}"):
+            await packed(records, 2)
 
 
 async def test_the_key_of_the_log_itself_was_rotated(tmp_path: Path) -> None:

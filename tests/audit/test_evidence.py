@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -27,12 +28,12 @@ from tests.audit.producer import signer_of
 from tests.audit.tenant import NOW
 from tlog.audit.codec import encode_base64url
 from tlog.audit.evidence import Gone, StampItem, Why
-from tlog.audit.evidence_check import _bounds, _Stamped
+from tlog.audit.evidence_check import _bounds, _Stamped, check_package
 from tlog.audit.evidence_file import encode_package
 from tlog.audit.stamps import StampTime
 from tlog.audit.zipped import read_zip
 from tlog.client import VerificationError, Verifier
-from tlog.notes import Algorithm, Signer
+from tlog.notes import Algorithm, Checkpoint, Signer, VerifierKey, parse_unverified
 
 ALICE = "alice@example.com"
 
@@ -73,6 +74,37 @@ def test_who_signed_and_when_it_was_there() -> None:
     assert first.not_before.replace(microsecond=0) <= received <= first.not_after
     assert (second.including, second.excluding, second.not_before) == (ACCESSED + 1, None, None)
     assert verdict.chosen()[2].times == []
+
+
+def test_whose_stamp_it_is_says_its_certificate() -> None:
+    """The package may call an authority by any name."""
+    contents = contents_of(GOOD.before)
+    renamed = replace(
+        contents,
+        stamps=[replace(each, authority=f"notary-{each.authority}") for each in contents.stamps],
+        certificates={f"notary-{name}": pem for name, pem in contents.certificates.items()},
+    )
+    for package, prefix in ((GOOD.before, ""), (encode_package(renamed), "notary-")):
+        bound = GOOD.verify(package).chosen()[0].times[0]
+        assert (bound.authority, bound.signer, bound.trusted) == (f"{prefix}one", "CN=TSA", True)
+
+
+def test_the_time_of_a_witness_is_no_word_of_the_logs() -> None:
+    @dataclass(frozen=True)
+    class Weighed:
+        """The log's signatures have no time, as with Ed25519 alone, and a witness's has."""
+
+        checkpoint: Checkpoint
+        signed_by: tuple[tuple[VerifierKey, int | None], ...]
+
+    class Trusting(Verifier):
+        def weigh(self, note: bytes) -> Any:
+            head = parse_unverified(note).checkpoint
+            return Weighed(head, ((GOOD.vkeys[0], None), (WITNESS.vkey, COSIGNED_AT))), None
+
+    verdict = check_package(GOOD.before, Trusting(GOOD.policy), roots=[GOOD.root])
+    bound = verdict.chosen()[0].times[0]
+    assert (bound.excluding, bound.not_before) == (RECEIVED, None)
 
 
 def test_after_an_erasure_the_old_package_holds_and_the_new_one_proves_it() -> None:
@@ -139,7 +171,7 @@ def test_a_stamp_of_a_trusted_authority_counts_before_an_earlier_one_of_a_strang
     def stamped(seconds: int, *, trusted: bool) -> _Stamped:
         at = NOW + timedelta(seconds=seconds)
         item = StampItem("one", 10 + seconds, b"", b"", ())
-        return _Stamped(item, StampTime(at, None, 1, at), None, trusted)
+        return _Stamped(item, StampTime(at, None, 1, at, "CN=one"), None, trusted)
 
     own, strange = stamped(2, trusted=True), stamped(1, trusted=False)
     for stamps in ([own, strange], [strange, own]):

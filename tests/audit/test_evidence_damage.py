@@ -7,6 +7,7 @@ import re
 import time
 import tracemalloc
 from dataclasses import replace
+from datetime import datetime, timedelta
 from io import BytesIO
 from typing import Any
 from zipfile import ZipFile
@@ -15,8 +16,15 @@ import pytest
 
 from tests.audit.evidence import (
     ACCESSED,
+    ASKED,
+    EXPIRY,
     FULFILLED,
     GOOD,
+    LATE,
+    NOBODY,
+    OWN,
+    OWN_EXPIRY,
+    READ,
     RECEIVED,
     SECOND,
     TWO,
@@ -27,8 +35,9 @@ from tests.audit.evidence import (
 from tests.audit.lies import LIES, R4, REMADE, SAME, dropped, item, members_of, relisted
 from tlog.audit.catalogue import TokenClass
 from tlog.audit.evidence import EvidenceError, Gone, Record
-from tlog.audit.evidence_check import _check_gone
 from tlog.audit.evidence_file import MANIFEST, encode_package, read_package
+from tlog.audit.evidence_gone import check_gone
+from tlog.audit.times import parse_time
 from tlog.audit.zipped import write_zip
 
 MEMBERS = sorted(members_of(GOOD.before))
@@ -93,11 +102,14 @@ def test_whom_an_erasure_took_nobody_can_tell_from_tokens_of_other_keys() -> Non
     """Erasable tokens were made with keys that are gone, those of each quarter with its own."""
     taken = [Gone(SECOND, "R-2")] * 3
     erasable = item(ACCESSED, gone=taken)(contents_of(GOOD.others))
-    GOOD.verify(encode_package(erasable))
+    told = {
+        each.record.index: each.matched for each in GOOD.verify(encode_package(erasable)).chosen()
+    }
+    assert told[ACCESSED] == [False] * 3
     lie = item(TWO, disclosed=(), gone=taken)(contents_of(GOOD.others))
     records = read_package(encode_package(lie)).records
     with pytest.raises(EvidenceError, match="that of another subject"):
-        _check_gone(records)
+        check_gone(records)
 
     def remade(*indices: int, **values: Any) -> list[Record]:
         made = []
@@ -107,10 +119,107 @@ def test_whom_an_erasure_took_nobody_can_tell_from_tokens_of_other_keys() -> Non
             made.append(moved if record.index in indices else record)
         return made
 
-    _check_gone(remade(SECOND, epoch="2020Q1"))
-    _check_gone(remade(TWO, SECOND, token_class=TokenClass.ERASABLE))
+    assert check_gone(remade(SECOND, epoch="2020Q1"))[TWO] == [False] * 3
+    assert check_gone(remade(TWO, SECOND, token_class=TokenClass.ERASABLE))[TWO] == [False] * 3
     with pytest.raises(EvidenceError, match="that of another subject"):
-        _check_gone(remade(TWO, SECOND, epoch="2020Q1"))
+        check_gone(remade(TWO, SECOND, epoch="2020Q1"))
+
+
+def test_an_erasure_is_matched_by_whom_it_is_about() -> None:
+    matched = {each.record.index: each.matched for each in GOOD.verify(GOOD.others).chosen()}
+    assert matched == {
+        RECEIVED: [True] * 2, ACCESSED: [False] * 3, TWO: [True, True, None], NOBODY: [None],
+    }  # fmt: skip
+
+
+def test_an_expiry_is_matched_by_class_and_time() -> None:
+    matched = {each.record.index: each.matched for each in GOOD.verify(GOOD.expired).chosen()}
+    # Of a type of the tenant's own nobody else knows the class.
+    assert matched == {READ: [True] * 2, ASKED: [None] * 2, OWN: [False] * 2, LATE: [None] * 2}
+    other = item(OWN, gone=[Gone(EXPIRY, "")] * 2)(contents_of(GOOD.expired))
+    (own,) = [
+        each.matched
+        for each in GOOD.verify(encode_package(dropped(OWN_EXPIRY)(other))).chosen()
+        if each.record.index == OWN
+    ]
+    assert own == [False] * 2
+
+
+@pytest.mark.parametrize(
+    ("claims", "of_record", "says"),
+    [
+        ({}, {}, ""),
+        ({"first_index": READ, "until_index": READ + 1}, {}, ""),
+        ({"first_index": READ + 1}, {}, "of entries 12 to 13"),
+        ({"until_index": READ}, {}, "of entries 0 to 10"),
+        ({"cutoff": "2020-01-01T00:00:00.000000Z"}, {}, "received before 2020-01-01T00:00:00"),
+        ({"cutoff": "yesterday"}, {}, "a record of something else"),
+        ({"cutoff": None}, {}, "a record of something else"),
+        ({"expired_class": "requests"}, {}, "of the class 'requests', and not of 'access'"),
+        ({"expired_class": None, "expired_epoch": "2020Q1"}, {}, "a record of something else"),
+        ({"first_index": False}, {}, "a record of something else"),
+        ({"until_index": "99"}, {}, "a record of something else"),
+        ({"expired_class": "own"}, {"retention_class": "own"}, ""),
+        ({}, {"retention_class": "requests"}, "of the class 'access', and not of 'requests'"),
+        ({}, {"retention_class": "own"}, "of the class 'access', and not of 'own'"),
+    ],
+)
+def test_what_an_expiry_takes(claims: dict[str, Any], of_record: dict[str, Any], says: str) -> None:
+    changes = {EXPIRY: claims, READ: of_record}
+    records = [
+        replace(record, payload={**record.payload, **changes.get(record.index, {})})
+        for record in read_package(GOOD.expired).records
+    ]
+    if not says:
+        assert check_gone(records)[READ] == [True] * 2
+        return
+    with pytest.raises(
+        EvidenceError, match=f"records/000011: .* expired at entry 15, which .*{says}"
+    ):
+        check_gone(records)
+
+
+def test_when_what_has_expired_was_received() -> None:
+    records = {each.index: each for each in read_package(GOOD.expired).records}
+    cutoff = parse_time(records[EXPIRY].payload["cutoff"], field="cutoff")
+
+    def received(time: datetime) -> list[Record]:
+        read = records[READ]
+        return [
+            *({**records, READ: replace(read, leaf=replace(read.leaf, received_at=time))}.values())
+        ]
+
+    check_gone(received(cutoff - timedelta(microseconds=1)))
+    with pytest.raises(EvidenceError, match="which is of what was received before"):
+        check_gone(received(cutoff))
+
+
+def test_an_expiry_of_what_came_after_it() -> None:
+    """Whatever range it has: what it says of the future is no word of what happened."""
+    records = []
+    for record in read_package(GOOD.expired).records:
+        made = record
+        if record.index == READ:
+            made = replace(record, item=replace(record.item, index=OWN_EXPIRY))
+        if record.index == EXPIRY:
+            made = replace(record, payload={**record.payload, "until_index": 99})
+        if record.index not in (OWN, OWN_EXPIRY):
+            records.append(made)
+    with pytest.raises(
+        EvidenceError, match="which is of entries 0 to 98, and of none after itself"
+    ):
+        check_gone(records)
+
+
+@pytest.mark.parametrize("version", [99, True, None, [1], "1"])
+def test_a_version_of_a_type_that_is_not_known_shows_no_class(version: Any) -> None:
+    records = [
+        replace(record, payload={**record.payload, "schema_version": version})
+        if record.index == READ
+        else record
+        for record in read_package(GOOD.expired).records
+    ]
+    assert check_gone(records)[READ] == [False] * 2
 
 
 def test_each_kind_of_damage_has_its_own_message() -> None:

@@ -87,7 +87,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert due.note == b"%d" % due.size
         self.stamps[name][due.size] = at
         time = datetime.fromtimestamp(at, UTC)
-        self.store.keep(name, due.size, b"answer", StampTime(time, None, 1, time))
+        self.store.keep(name, due.size, b"answer", StampTime(time, None, 1, time, "CN=one"))
 
     @rule()
     def reopen(self) -> None:

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.audit.evidence import ACCESSED, ERASURE, FULFILLED, RECEIVED, Case, case
+from tests.audit.evidence import (
+    ACCESSED,
+    ERASURE,
+    EXPIRY,
+    FULFILLED,
+    OWN_EXPIRY,
+    RECEIVED,
+    Case,
+    case,
+)
 from tests.audit.producer import SHOP, signer_of
 from tests.audit.tenant import LOG
 from tests.cli.conftest import Run
@@ -17,7 +26,7 @@ from tests.cli.conftest import Run
 def files(tmp_path: Path) -> Case:
     """The packages of a case and the policy, in files of this directory."""
     made = case()
-    for name in ("before", "after"):
+    for name in ("before", "after", "others", "expired"):
         (tmp_path / f"{name}.zip").write_bytes(getattr(made, name))
     (tmp_path / "policy").write_bytes(made.policy)
     return made
@@ -31,7 +40,8 @@ def test_what_is_proven_and_what_is_not(run: Run, files: Case, tmp_path: Path) -
     first = lines[: lines.index(f"entry {ACCESSED}  access.read")]
     assert first[0] == f"entry {RECEIVED}  request.received"
     for line in (
-        f"  proven: in the tree; signed with the key {SHOP.vkey.label} of entry 0, valid then",
+        f"  proven: in the tree; signed with the key {SHOP.vkey.label} of entry 0, valid then as "
+        "far as keys/ tells",
         '  disclosed of all subjects: actor: {"id": "eve", "ip": "192.0.2.1"}',
         "  hidden of all subjects: at most 1 claims",
         "  disclosed of subject 1: id: alice@example.com",
@@ -39,8 +49,11 @@ def test_what_is_proven_and_what_is_not(run: Run, files: Case, tmp_path: Path) -
     ):
         assert line in first
     times = [line for line in first if line.startswith("  time: ")]
-    assert "says one of size 6, below a root of yours; not yet at " in times[0]
-    assert times[1].endswith("says two of size 6, NOT VERIFIED against a root of yours")
+    told = "says CN=TSA below a root of yours, in timestamps/one over size 6; not yet at "
+    assert told in times[0]
+    assert times[1].endswith(
+        "says a stamp NOT VERIFIED against a root of yours, in timestamps/two over size 6"
+    )
     assert "  time: bounded by no authority" in lines[lines.index("entry 6  request.fulfilled") :]
     (end,) = [number for number, line in enumerate(lines) if line.startswith("verified: ")]
     assert lines[end].startswith("verified: 3 records of example.com/records, in the tree of 7 sig")
@@ -48,7 +61,7 @@ def test_what_is_proven_and_what_is_not(run: Run, files: Case, tmp_path: Path) -
     assert "at 2027-01-15T08:00:00Z" in lines[end]
     assert [line.split(": ")[1] for line in lines[end + 1 :]] == [
         "completeness of the package", "completeness of the log", "truth", "hidden claims",
-        "destruction", "revocation",
+        "destruction", "expiry", "revocation",
     ]  # fmt: skip
 
 
@@ -56,8 +69,8 @@ def test_an_erasure(run: Run, files: Case, tmp_path: Path) -> None:
     result = run("verify", "--policy", tmp_path / "policy", tmp_path / "after.zip")
     assert result.code == 0
     text = result.out.decode()
-    told = f"erased at entry {ERASURE} under request R-1; that entry is proven, and says so, "
-    told += "upon an order signed by ciso and dpo"
+    told = f"erased at entry {ERASURE} under request R-1; that entry is proven, and matched by its "
+    told += "subject, upon an order signed by ciso and dpo"
     assert f"gone of all subjects: {told}" in text
     assert f"gone of subject 1: {told}" in text
     assert "note: the producers' keys lead back to log+" in text
@@ -76,11 +89,32 @@ def test_json(run: Run, files: Case, tmp_path: Path) -> None:
         "erased_under": "R-1",
         "ordered_by": ["ciso", "dpo"],
         "expired_at": None,
+        "gone_matched": True,
     }
+    assert two["parts"][0]["gone_matched"] is None
     assert one["times"][0]["root_is_yours"] is False
     assert verdict["verified"] is True
     assert (verdict["service_key_is_yours"], verdict["policy_is_yours"]) == (False, True)
-    assert len(verdict["not_proven"]) == 6
+    assert len(verdict["not_proven"]) == 7
+    result = run("verify", "--json", "--policy", tmp_path / "policy", tmp_path / "expired.zip")
+    told = [json.loads(line)["parts"][0] for line in result.out.splitlines()[:-1]]
+    assert [(part["expired_at"], part["gone_matched"]) for part in told] == [
+        (EXPIRY, True), (None, None), (OWN_EXPIRY, False), (None, None),
+    ]  # fmt: skip
+
+
+def test_what_nothing_but_the_package_says(run: Run, files: Case, tmp_path: Path) -> None:
+    """That an entry of the log is about this record: where nothing in it shows that."""
+    word = "that entry is proven; that it is about this record is the package's word: "
+    result = run("verify", "--policy", tmp_path / "policy", tmp_path / "expired.zip")
+    access, placed = result.out.decode().split("entry 12  ")
+    assert f"expired at entry {EXPIRY}; that entry is proven, and matched by its class" in access
+    assert word not in access
+    assert f"{word}the type does not tell its class" in placed
+    result = run("verify", "--policy", tmp_path / "policy", tmp_path / "others.zip")
+    accessed = result.out.decode().split(f"entry {ACCESSED}  ")[1].split("entry 8  ")[0]
+    shown = "its tokens cannot be compared with those of that entry"
+    assert f"under request R-2; {word}{shown}, upon an order signed by ciso and dpo" in accessed
 
 
 def test_keys_from_the_environment_and_standard_input(

@@ -121,6 +121,16 @@ class Catalogue:
             raise _no_type(name)
         return found
 
+    def retention_of(self, payload: Mapping[str, Any]) -> str:
+        """The retention class of a record: what it asks for, or that of its version of its type.
+
+        Empty if it asks for none, and its type is not known.
+        """
+        name, version = payload.get("type"), payload.get("schema_version")
+        known = type(name) is str and type(version) is int
+        kind = self.types.get((name, version)) if known else None  # type: ignore[arg-type]
+        return str(payload.get("retention_class") or (kind.retention if kind else ""))
+
     def check_public(
         self, kind: EventType, payload: Mapping[str, Any], *, recorded: bool = False
     ) -> None:

@@ -15,7 +15,8 @@
 
 A record that is here to prove that others are erased has no disclosures. Here are the values, and
 how a record is taken apart; `evidence_file` writes and reads the file, `evidence_page` makes what
-people read, and `evidence_check` says what is proven. Until then all is only well-formed.
+people read, and `evidence_check` says what is proven (of what is gone `evidence_gone`). Until then
+all is only well-formed.
 """
 
 from __future__ import annotations
@@ -99,9 +100,9 @@ class StampItem:
     path: Sequence[bytes]
 
 
-PAGES: Final = 1
-"""The words of `report.html` and `VERIFY.txt`: one more whenever one of them changes. Pages in the
-words of before cannot be made again; their packages verify without."""
+PAGES: Final = 2
+"""In which words `report.html` and `VERIFY.txt` are: one more whenever one of them changes. Those
+of before are kept (`evidence_page`), so that every page is made again, and held against it."""
 
 
 @dataclass(frozen=True, slots=True)

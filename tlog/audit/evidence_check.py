@@ -17,28 +17,25 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tlog.audit.approvers import check_ordered
-from tlog.audit.catalogue import Catalogue, TokenClass, default_catalogue
+from tlog.audit.catalogue import Catalogue, default_catalogue
 from tlog.audit.errors import AuditError, EventRefused, OrderRefused
 from tlog.audit.evidence import (
     ERASED,
-    EXPIRED,
     KEY_EVENTS,
     Contents,
     EvidenceError,
-    Gone,
     Record,
     StampItem,
     Why,
     directory_of,
 )
 from tlog.audit.evidence_file import read_package
-from tlog.audit.evidence_page import told_gone
+from tlog.audit.evidence_gone import check_gone
 from tlog.audit.jws import verify_jws
 from tlog.audit.orders import Kind, check_order, parse_document, read_order
 from tlog.audit.producers import Registry
 from tlog.audit.stamps import Authority, StampError, StampTime, verify_stamp
 from tlog.audit.times import parse_time
-from tlog.audit.tokens import Token
 from tlog.merkle import ProofError, leaf_hash, verify_consistency
 from tlog.notes import (
     Checkpoint,
@@ -81,6 +78,9 @@ class TimeBound:
     """When an entry was there, by one authority.
 
     Attributes:
+        authority: what the package calls it.
+        signer: to whom the certificate is issued that the stamp is signed with; it says so itself,
+            unless it is trusted.
         trusted: whether the stamp leads to a root that the verifier gave.
         not_after: the entry was there by then: the authority's word.
         including: size of the stamped head that has it.
@@ -89,6 +89,7 @@ class TimeBound:
     """
 
     authority: str
+    signer: str
     trusted: bool
     not_after: datetime
     including: int
@@ -105,12 +106,15 @@ class Proven:
             the log's own records.
         approvers: of an erasure, or of the key of an approver, who signed the order for it; of
             other records, nobody.
+        matched: of each part whether the record that took it is matched with this one; None if it
+            is not said to be gone. See `check_gone`.
         times: at most one for each authority.
     """
 
     record: Record
     registered: int | None
     approvers: Sequence[str]
+    matched: Sequence[bool | None]
     times: Sequence[TimeBound]
 
 
@@ -121,8 +125,6 @@ class Verdict:
     Attributes:
         service_known: whether the verifier gave the key that all keys of producers lead back to.
         same_policy: whether the policy in the package is the verifier's; None if he has none.
-        pages_checked: whether the pages for people say what the rest does; False if they are in the
-            words of another release, and may say anything.
         records: all of them, by index; those that were chosen, of erasures, of keys.
     """
 
@@ -130,7 +132,6 @@ class Verdict:
     head: OpenedHead
     service_known: bool
     same_policy: bool | None
-    pages_checked: bool
     records: Sequence[Proven]
 
     def chosen(self) -> list[Proven]:
@@ -186,19 +187,23 @@ def check_package(
     signed = _check_signatures(contents, records)
     for record in records:
         _check_inclusion(record, head.checkpoint)
-    _check_gone(records)
+    matched = check_gone(records)
     stamped = [
         _check_stamp(stamp, contents, head.checkpoint, trust, roots) for stamp in contents.stamps
     ]
-    pages_checked = package.check_pages()
+    package.check_pages()
     return Verdict(
         contents,
         head,
         service is not None,
         None if policy is None else packed_policy == policy.with_max_age(None),
-        pages_checked,
         [
-            Proven(record, *signed[record.index], _bounds(record.index, stamped))
+            Proven(
+                record,
+                *signed[record.index],
+                matched[record.index],
+                _bounds(record.index, stamped),
+            )
             for record in records
         ],
     )
@@ -277,72 +282,6 @@ def _check_order(
     return check_order(document, order, registry, tenant=tenant, now=now)
 
 
-def _check_gone(records: Sequence[Record]) -> None:
-    """What is said to be gone is so by a record in the package, and each of these is for that."""
-    known = {record.index: record for record in records}
-    stated = set()
-    for record in records:
-        for number, part in enumerate(record.parts):
-            if (gone := part.gone) is None:
-                continue
-            where = f"{directory_of(record.item)}: it is said to be {told_gone(gone)}"
-            if (found := known.get(gone.index)) is None:
-                raise EvidenceError(f"{where}, and the package has no such record")
-            if wrong := _wrong(found, gone, record, number):
-                raise EvidenceError(f"{where}, {wrong}")
-            stated.add(found.index)
-    for record in records:
-        if record.item.why is Why.GONE and record.index not in stated:
-            raise EvidenceError(f"{directory_of(record.item)}: nothing is gone by it")
-
-
-def _wrong(found: Record, gone: Gone, record: Record, number: int) -> str:
-    """Why a record cannot have taken a part of another so; empty if it can."""
-    if not _took(found, gone, record.index):
-        return "which is a record of something else"
-    if not record.parts[number].hidden:
-        return f"and part {number} has no digests: there was nothing to take"
-    return _wrongly_erased(found, record, number) if gone.request_id else ""
-
-
-def _wrongly_erased(found: Record, record: Record, number: int) -> str:
-    """Why the destruction of a key cannot have taken a part; empty if it can."""
-    if len(record.parts) == 1:
-        return "and it is about nobody: there was no key to destroy"
-    # Not its own: the record of an erasure says whom it erases under the key that goes.
-    if found.index < record.index:
-        return "which is before it: nothing is sealed with a key that is destroyed"
-    own, erased = _subject_tokens(record), _subject_tokens(found)
-    # What is said of all goes with any of them, what is said of one with that one alone.
-    own = own[number - 1 : number] if number else own
-    if _comparable(own, erased) and not set(own) & set(erased):
-        return "which is that of another subject"
-    return ""
-
-
-def _subject_tokens(record: Record) -> list[Token]:
-    return [token for token in record.leaf.tokens if token.field == "subject"]
-
-
-def _comparable(own: Sequence[Token], others: Sequence[Token]) -> bool:
-    """Whether tokens are equal if their subjects are: all were made with one key of the tenant."""
-    made = {(token.token_class, token.epoch) for token in (*own, *others)}
-    return (
-        bool(own and others)
-        and len(made) == 1
-        and all(token.token_class is TokenClass.EVIDENCE for token in own)
-    )
-
-
-def _took(found: Record, gone: Gone, index: int) -> bool:
-    """Whether a record says that something of the entry at an index is gone so."""
-    claims = found.payload
-    if gone.request_id:
-        return (found.type, claims.get("request_id")) == (ERASED, gone.request_id)
-    first, until = claims.get("first_index"), claims.get("until_index")
-    return found.type == EXPIRED and type(first) is type(until) is int and first <= index < until
-
-
 def _check_stamp(
     stamp: StampItem,
     contents: Contents,
@@ -373,7 +312,9 @@ def _check_stamp(
     except StampError as error:
         raise EvidenceError(f"{where}.tsr: {error}") from None
     head, _ = trust.weigh(stamp.note)
-    seconds = next((each for _, each in head.signed_by if each is not None), None)
+    # The time of a witness is no word of the log's.
+    own = [each for key, each in head.signed_by if key.name == checkpoint.origin]
+    seconds = next((each for each in own if each is not None), None)
     return _Stamped(stamp, time, _signed_at(seconds), _leads_to(roots, stamp, certificates))
 
 
@@ -440,6 +381,7 @@ def _bounds(index: int, stamped: Sequence[_Stamped]) -> list[TimeBound]:
         bounds.append(
             TimeBound(
                 name,
+                first.time.signer,
                 first.trusted,
                 first.time.not_after,
                 first.item.size,

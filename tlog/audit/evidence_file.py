@@ -82,21 +82,15 @@ class Package:
     records: Sequence[Record]
     members: Mapping[str, bytes]
 
-    def check_pages(self) -> bool:
+    def check_pages(self) -> None:
         """What people read says what the rest does, or they could be told anything.
-
-        Returns:
-            Whether it was looked at: pages in the words of another release cannot be made again.
 
         Raises:
             EvidenceError: it does not.
         """
-        if self.contents.pages != PAGES:
-            return False
         for name, expected in _pages(self.contents, self.records).items():
             if self.members[name] != expected:
                 raise EvidenceError(f"{name} does not say what the rest of the package says")
-        return True
 
 
 def read_package(data: bytes) -> Package:
@@ -191,6 +185,11 @@ def _load(manifest: bytes) -> dict[str, Any]:
             f"{MANIFEST} is of version {made.get('version')!r:.20}, this reads {VERSION}: use a "
             "newer tlog"
         )
+    if not 1 <= (pages := _number(made, "pages", "")) <= PAGES:
+        raise EvidenceError(
+            f"its pages are in words {pages}, this release knows 1 to {PAGES}: verify with the "
+            "release of tlog that made it, or a later one"
+        )
     return made
 
 
@@ -243,7 +242,7 @@ class _Reader:
             certificates={
                 name: self._get(f"timestamps/{name}/certificates.pem") for name, _ in places
             },
-            pages=_number(made, "pages", ""),
+            pages=made["pages"],
         )
         _check(contents, records)
         return contents, records
@@ -302,6 +301,8 @@ class _Reader:
 
 def _check(contents: Contents, records: Sequence[Record]) -> None:
     """What the records say of themselves fits what the manifest says of them."""
+    if not any(record.item.why is Why.CHOSEN for record in records):
+        raise EvidenceError(f"{MANIFEST}: no record is chosen: it proves nothing")
     for record in records:
         where = directory_of(record.item)
         if record.payload["tenant"] != contents.tenant:

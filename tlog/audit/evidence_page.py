@@ -3,6 +3,10 @@
 Both are made from the rest of the package alone, and say of nothing that it is proven: whoever
 verifies makes them again, and refuses a package in which they say anything else. The page stands
 alone, as all our reports do: no script, nothing fetched, no link. All values are escaped.
+
+Who changes a word adds one to `PAGES`, and keeps the words of before beside the new ones: a package
+that was given out is made again in the words that it says (`Contents.pages`), under every later
+release. There are no pages that nobody checks.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ td, pre { overflow-wrap: anywhere; white-space: pre-wrap }
 </style>
 """
 
-NOT_PROVEN: Final = (
+_FIRST: Final = (
     "completeness of the package: that no record of the log was left out that belongs here, is the "
     "word of whoever collected it",
     "completeness of the log: it has what was recorded. A number that is missing from a producer's "
@@ -41,7 +45,16 @@ NOT_PROVEN: Final = (
     "is that the log has signed that the key is destroyed",
     "revocation: that no record about a key was left out. For that, audit the log",
 )
+NOT_PROVEN: Final = (
+    *_FIRST[:-1],
+    "expiry: that what has expired is gone, or that no hold kept it. Proven is that the log has "
+    "signed that it was past its time",
+    "revocation: that no record about a key was left out: for that, audit the log. Nor that no "
+    "certificate of a time-stamp authority was revoked",
+)
 """What no evidence package proves, in the words of the report and of `tlog verify`."""
+_NOT_PROVEN: Final = {1: _FIRST, 2: NOT_PROVEN}
+"""The same, by the words that the pages are in."""
 
 
 def report(contents: Contents, records: Sequence[Record]) -> bytes:
@@ -73,7 +86,7 @@ def report(contents: Contents, records: Sequence[Record]) -> bytes:
         "<h2>Checkpoint</h2>\n",
         f"<pre>{escape(contents.checkpoint.decode('utf-8', 'replace'))}</pre>\n",
         "<h2>What is not proven</h2>\n<ul>\n",
-        *(f"<li>{escape(each)}</li>\n" for each in NOT_PROVEN),
+        *(f"<li>{escape(each)}</li>\n" for each in _NOT_PROVEN[contents.pages]),
         "</ul>\n<p>Not legal advice, and no proof of compliance.</p>\n</body></html>\n",
     ]
     return _encode(pieces)
@@ -211,7 +224,7 @@ def guide(contents: Contents, records: Sequence[Record]) -> bytes:
             "\nThe STAMPs:\n\n",
             *(stamps or ["    none\n"]),
             "\nWhat none of this proves:\n\n",
-            *(f"  * {each}\n" for each in NOT_PROVEN),
+            *(f"  * {each}\n" for each in _NOT_PROVEN[contents.pages]),
         ]
     )
 

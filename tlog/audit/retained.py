@@ -70,13 +70,7 @@ def known_of(records: Records, entry: bytes) -> Known | None:
         return None
     parts = [part_key(*key, number) for number in range(len(claims.get("subjects", ())) + 1)]
     there = [part for part in parts if records.vault.owners(part)]
-    return Known(leaf, claims, class_of(records.catalogue, claims), tuple(there))
-
-
-def class_of(catalogue: Catalogue, claims: Mapping[str, Any]) -> str:
-    """The retention class of a record: what it asks for, or that of its version of its type."""
-    kind = catalogue.types.get((claims.get("type", ""), claims.get("schema_version", 0)))
-    return str(claims.get("retention_class") or (kind.retention if kind else ""))
+    return Known(leaf, claims, records.catalogue.retention_of(claims), tuple(there))
 
 
 def is_sealed(records: Records, part: bytes) -> bool:

@@ -101,12 +101,14 @@ class StampTime:
         accuracy: how far that may be off; None when the authority does not say.
         serial: the token's number at its authority.
         not_after: what was stamped existed by then: `time` and `accuracy` together.
+        signer: to whom the certificate that signed it is issued (RFC 4514).
     """
 
     time: datetime
     accuracy: timedelta | None
     serial: int
     not_after: datetime
+    signer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +175,15 @@ def verify_stamp(
         if response.status != 0:
             said = shown(" ".join(response.status_string))
             raise StampError(f"{authority.name}: not granted: status {response.status}, {said}")
+        signer = _signer(response, authority)
         verifier = VerifierBuilder(
-            tsa_certificate=_signer(response, authority),
+            tsa_certificate=signer,
             roots=authority.roots,
             intermediates=[issuer for issuer in authority.issuers if not _is_root(issuer)],
             nonce=nonce,
         ).build()
         verifier.verify_message(response, note)
-        return _time(response)
+        return _time(response, signer)
     except StampError:
         raise
     except Exception as error:  # noqa: BLE001 -- damaged DER makes three libraries raise anything
@@ -257,7 +260,7 @@ def _signer(response: TimeStampResponse, authority: Authority) -> x509.Certifica
     )
 
 
-def _time(response: TimeStampResponse) -> StampTime:
+def _time(response: TimeStampResponse, signer: x509.Certificate) -> StampTime:
     info = response.tst_info
     # The library says that there always is one. SPEC RFC 3161, 2.4.2: "accuracy OPTIONAL"
     stated = getattr(info, "accuracy", None)
@@ -271,7 +274,8 @@ def _time(response: TimeStampResponse) -> StampTime:
             microseconds=stated.micros or 0,
         )
     time = info.gen_time.astimezone(UTC)
-    return StampTime(time, accuracy, info.serial_number, time + (accuracy or timedelta()))
+    not_after = time + (accuracy or timedelta())
+    return StampTime(time, accuracy, info.serial_number, not_after, signer.subject.rfc4514_string())
 
 
 def _check_signer(name: str, certificate: x509.Certificate) -> None:

@@ -17,7 +17,7 @@ from tlog.cli.output import Output
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from tlog.audit.evidence import Part
+    from tlog.audit.evidence import Gone, Part
     from tlog.audit.evidence_check import Proven, TimeBound, Verdict
     from tlog.client import Verifier
     from tlog.notes import VerifierKey
@@ -88,7 +88,6 @@ def say(verdict: Verdict, out: Output) -> None:
         service_key=str(contents.service),
         service_key_is_yours=verdict.service_known,
         policy_is_yours=verdict.same_policy,
-        pages_checked=verdict.pages_checked,
         not_proven=list(NOT_PROVEN),
     )
 
@@ -107,13 +106,14 @@ def _record(proven: Proven, approvers: Mapping[int, Sequence[str]]) -> tuple[str
     claims = public_claims(record)
     lines = [
         f"entry {record.index}  {record.type}",
-        f"  proven: in the tree; signed with the key {record.jws.kid} {since}, valid then",
+        f"  proven: in the tree; signed with the key {record.jws.kid} {since}, valid then as far "
+        "as keys/ tells",
         f"  received {format_time(leaf.received_at)}, says the log",
         *(f"  says: {name}: {shown_value(value)}" for name, value in claims.items()),
     ]
     parts = []
     for number, part in enumerate(record.parts):
-        said, fields = _part(number, part, approvers)
+        said, fields = _part(number, part, proven.matched[number], approvers)
         lines += said
         parts.append(fields)
     lines += map(_time, proven.times) if proven.times else ["  time: bounded by no authority"]
@@ -132,7 +132,7 @@ def _record(proven: Proven, approvers: Mapping[int, Sequence[str]]) -> tuple[str
 
 
 def _part(
-    number: int, part: Part, approvers: Mapping[int, Sequence[str]]
+    number: int, part: Part, matched: bool | None, approvers: Mapping[int, Sequence[str]]
 ) -> tuple[list[str], dict[str, Any]]:
     from tlog.audit.evidence_page import part_name, shown_value, told_gone
 
@@ -144,7 +144,7 @@ def _part(
     ]
     if gone is not None:
         ordered = f", upon an order signed by {' and '.join(ordered_by)}" if ordered_by else ""
-        lines.append(f"  gone {of}: {told_gone(gone)}; that entry is proven, and says so{ordered}")
+        lines.append(f"  gone {of}: {told_gone(gone)}; {_matched(gone, matched)}{ordered}")
     elif part.hidden:
         lines.append(f"  hidden {of}: at most {part.hidden} claims")
     return lines, {
@@ -155,15 +155,32 @@ def _part(
         "erased_under": (gone.request_id or None) if gone else None,
         "ordered_by": list(ordered_by),
         "expired_at": gone.index if gone and not gone.request_id else None,
+        "gone_matched": matched,
     }
+
+
+def _matched(gone: Gone, matched: bool | None) -> str:
+    """How far the record that took a part bears that out."""
+    by, shown = (
+        ("its subject", "its tokens cannot be compared with those of that entry")
+        if gone.request_id
+        else ("its class and time", "the type does not tell its class")
+    )
+    if matched:
+        return f"that entry is proven, and matched by {by}"
+    return f"that entry is proven; that it is about this record is the package's word: {shown}"
 
 
 def _time(bound: TimeBound) -> str:
     from tlog.audit.times import format_time
 
-    said = f"  time: there by {format_time(bound.not_after)}, says {bound.authority} of size "
-    said += f"{bound.including}, "
-    said += "below a root of yours" if bound.trusted else "NOT VERIFIED against a root of yours"
+    where = f"in timestamps/{bound.authority} over size {bound.including}"
+    # The package may call an authority anything; below a root, its certificate says who it is.
+    said = f"  time: there by {format_time(bound.not_after)}, says "
+    if bound.trusted:
+        said += f"{bound.signer} below a root of yours, {where}"
+    else:
+        said += f"a stamp NOT VERIFIED against a root of yours, {where}"
     if bound.not_before is not None:
         said += f"; not yet at {format_time(bound.not_before)}, says the log of {bound.excluding}"
     return said
@@ -174,6 +191,7 @@ def _time_fields(bound: TimeBound) -> dict[str, Any]:
 
     return {
         "authority": bound.authority,
+        "signer": bound.signer if bound.trusted else None,
         "root_is_yours": bound.trusted,
         "not_after": format_time(bound.not_after),
         "including": bound.including,
@@ -198,11 +216,6 @@ def _notes(verdict: Verdict) -> list[str]:
         )
     if verdict.same_policy is False:
         notes.append("the policy in the package is another than yours; only yours counts")
-    if not verdict.pages_checked:
-        notes.append(
-            "report.html and VERIFY.txt are in the words of another release of tlog, and were not "
-            "held against the rest: they may say anything, rely on what is said here"
-        )
     return notes
 
 
