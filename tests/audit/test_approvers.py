@@ -21,10 +21,9 @@ from tests.audit.approvers import (
     NEW_CISO,
     governed,
     order,
-    registry,
 )
 from tests.audit.dying import Dying, killed
-from tests.audit.producer import ALICE, CATALOGUE, SHOP, TENANT, access, signed, signer_of
+from tests.audit.producer import ALICE, CATALOGUE, SHOP, access, signed, signer_of
 from tests.audit.tenant import LOG, NOW, TILL, indices, opened, registration, types
 from tests.audit.test_collecting import packed, revocation, rotation, verdict_of, whys
 from tests.audit.test_erasing import refused
@@ -433,9 +432,3 @@ async def test_killed(tmp_path: Path, kind: Kind, where: str, recorded: set[bool
         assert (receipt.index, receipt.repeated) == (4, there)
         await records.accept([signed(access(ALICE), 1)])
         assert (await submit(records, order(Kind.ERASE, DPO, new).encode())).index == 6
-
-
-def test_the_registry_of_these_tests_has_two() -> None:
-    assert two_stand(registry(), NOW)
-    assert not two_stand(registry(DPO, TWIN), NOW)
-    assert TENANT == "acme"
