@@ -83,6 +83,13 @@ def test_the_rest_of_the_golden_year() -> None:
     assert found == GOLDEN["left_out"]
     assert [report.nowhere.value, list(report.nowhere.entries)] == GOLDEN["nowhere"]
     assert list(report.findings) == GOLDEN["findings"]
+    # Not listed is the exemption of a type that is not asked for, or of another year.
+    for kinds in report.figures.values():
+        for figures in kinds.values():
+            assert [name for name in figures if name.startswith("exemption.")] == [
+                "exemption.1798.145(a)",
+                "exemption.1798.146(a)(1)",
+            ]
 
 
 def test_the_golden_year_has_every_denial_basis() -> None:
