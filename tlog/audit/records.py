@@ -323,7 +323,7 @@ class Records:
         )
         await self._take_all(this, events)  # steps 1 and 2
         placed: Sequence[int] = ()
-        if this.leaves:
+        if this.gathered.leaves:
             placed = await self._commit(this)
         this.count(self.counters)
         return [_outcome(each, placed) for each in this.outcomes]
@@ -342,13 +342,15 @@ class Records:
         store, loop = self.vault.store, asyncio.get_running_loop()
         # Whatever fails from here on: what became of it is read from the disk, before the next.
         state, self._state = this.state, None
-        store.write([*this.sealing.puts, *this.marks()])  # step 3
+        gathered = this.gathered
+        store.write([*gathered.sealing.puts, *this.marks()])  # step 3
         await loop.run_in_executor(None, store.sync)
-        this.sealing.done()
-        placed = await self.log.sequencer.submit(this.leaves)  # step 4
-        state.registry, state.size = this.registry, placed[-1] + 1
+        gathered.sealing.done()
+        placed = await self.log.sequencer.submit(gathered.leaves)  # step 4
+        state.registry.merge(gathered.registry)
+        state.size = placed[-1] + 1
         store.write(this.unmarks(placed))  # step 5
-        for place, record in this.obliging:
+        for place, record in gathered.obliging:
             store.write(state.obligations.apply(record, placed[place]))
         if state.size - state.saved >= SNAPSHOT_EVERY:
             store.write([state.snapshot()])

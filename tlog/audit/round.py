@@ -17,9 +17,10 @@ import structlog
 
 from tlog.audit import approvers, sdjwt
 from tlog.audit.catalogue import Catalogue, TokenClass
-from tlog.audit.claims import event_id_bytes
+from tlog.audit.claims import MAX_INTEGER, event_id_bytes
 from tlog.audit.errors import EventRefused
 from tlog.audit.event import Draft, Event, new_event_id, read_event, read_payload, sign_event
+from tlog.audit.gathered import Gathered
 from tlog.audit.jws import Jws, parse_jws, verify_jws
 from tlog.audit.leaf import Leaf, encode_leaf
 from tlog.audit.obligations import OBLIGING, Obliging
@@ -51,7 +52,7 @@ class Counters:
 
     Attributes:
         strays: records of which nothing expires, as the last look for them counted; see `strays`.
-        producers: as they are after the last round.
+        producers: as they are.
     """
 
     recorded: int = 0
@@ -93,12 +94,8 @@ class Round:
         max_leaf: int,
     ) -> None:
         self.state = state
-        self.registry = state.registry.copy()
-        self.sealing = Sealing(vault)
-        self.leaves: list[bytes] = []
+        self.gathered = Gathered(state.registry.branch(), Sealing(vault))
         self.outcomes: list[Placed | EventRefused] = []
-        self.findings: list[str] = []
-        self.obliging: list[tuple[int, Obliging]] = []
         self._vault = vault
         self._signer = signer
         self._tenant = tenant
@@ -106,8 +103,6 @@ class Round:
         self._now = now
         self._epoch = epoch_of(now)
         self._max_leaf = max_leaf
-        self._pending: list[bytes] = []
-        self._fresh: dict[bytes, list[tuple[int, bytes]]] = {}
         self._stored: dict[bytes, bytes] = {}
         self._made: dict[tuple[bytes, TokenClass, str, str], Token] = {}
         self._erased: list[str] | None = None
@@ -128,7 +123,7 @@ class Round:
             return None
         jws, _ = event
         try:
-            key = self.registry.key(jws.kid, now=self._now)
+            key = self.gathered.registry.key(jws.kid, now=self._now)
         except EventRefused:
             return None
         return Claim(key.name, key.public_key, jws.signature, jws.signing_input)
@@ -143,19 +138,32 @@ class Round:
         try:
             if isinstance(event, EventRefused):
                 raise event
-            outcome: Placed | EventRefused = (
-                self._own(event) if isinstance(event, Draft) else self._foreign(*event, verified)
-            )
+            with self._whole():
+                outcome: Placed | EventRefused = (
+                    self._own(event)
+                    if isinstance(event, Draft)
+                    else self._foreign(*event, verified)
+                )
         except EventRefused as refusal:
             outcome = refusal
         self.outcomes.append(outcome)
 
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What is gathered inside comes into the round whole; if it is refused, nothing of it."""
+        outer, self.gathered = self.gathered, self.gathered.branch()
+        try:
+            yield
+            outer.merge(self.gathered)
+        finally:
+            self.gathered = outer
+
     def _foreign(self, jws: Jws, encoded: Sequence[str], verified: Claim | None) -> Placed:
         try:
-            key = self.registry.key(jws.kid, now=self._now)
+            key = self.gathered.registry.key(jws.kid, now=self._now)
         except EventRefused as refusal:
             # What was recorded while the key was valid is not refused when it comes again.
-            if (known := self.registry.keys.get(jws.kid)) is None:
+            if (known := self.gathered.registry.keys.get(jws.kid)) is None:
                 raise
             verify_jws(jws, known.vkey)
             if (placed := self._recorded_before(jws)) is None:
@@ -181,7 +189,7 @@ class Round:
 
     def _own(self, draft: Draft) -> Placed:
         """An event of the log itself, with the next number of its sequence."""
-        producer = self.registry.producers[self._signer.vkey.name]
+        producer = self.gathered.registry.producers[self._signer.vkey.name]
         draft = replace(
             draft,
             occurred_at=draft.occurred_at or self._now,
@@ -201,7 +209,7 @@ class Round:
         )
 
     def _duplicate(self, event_id: bytes, content: bytes) -> Placed | None:
-        for place, known in self._fresh.get(event_id, ()):
+        for place, known in self.gathered.fresh.get(event_id, ()):
             if known == content:
                 return Placed(place, duplicate=True)
         for index, known in known_rows(self._versions(event_id)):
@@ -219,7 +227,10 @@ class Round:
     def _append(self, event: Event) -> Placed:
         if (found := self._duplicate(event.event_id, event.content)) is not None:
             return found
-        versions, fresh = self._versions(event.event_id), self._fresh.get(event.event_id, [])
+        if event.seq >= MAX_INTEGER:
+            raise EventRefused("below 2^53 - 1: the next one needs a number", field="producer_seq")
+        versions = self._versions(event.event_id)
+        fresh = self.gathered.fresh.get(event.event_id, ())
         conflict = bool(versions or fresh)
         if len(versions) // ROW_SIZE + len(fresh) >= MAX_VERSIONS:
             raise EventRefused(f"it came with {MAX_VERSIONS} contents already", field="event_id")
@@ -229,15 +240,14 @@ class Round:
             raise EventRefused(f"its leaf may have {size} bytes, the log takes {self._max_leaf}")
         approvers.check(
             event.claims,
-            self.registry,
+            self.gathered.registry,
             tenant=self._tenant,
             catalogue=self._catalogue,
             now=self._now,
         )
-        findings = self.registry.apply(
+        findings = self.gathered.registry.apply(
             event.claims, occurred_at=event.occurred_at, received_at=self._now
         )
-        enrolled = self.sealing.enrolled
         place = self._place(event)
         for finding in findings:
             self._tell(finding.kind, Draft("log.gap_detected", finding.claims(), {}))
@@ -250,13 +260,20 @@ class Round:
                 "about_index": first,
             }
             self._tell("conflicts", Draft("log.conflict", about, {}))
-        if self.sealing.enrolled > enrolled:
-            self._tell_of_returned(event, self.sealing.enrolled_since(enrolled))
+        if enrolled := self.gathered.sealing.enrolled:
+            self._tell_of_returned(event, enrolled)
         return Placed(place, conflict=conflict)
 
     def _tell(self, kind: str, draft: Draft) -> None:
-        self.findings.append(kind)
-        self._own(draft)
+        self.gathered.findings.append(kind)
+        try:
+            with self._whole():
+                self._own(draft)
+        except EventRefused as refusal:
+            raise EventRefused(
+                f"its {draft.type} cannot be recorded, without which it is not: {refusal}",
+                field="event",
+            ) from None
 
     def _tell_of_returned(self, event: Event, enrolled: Sequence[str]) -> None:
         """Whoever was erased may come back, but not in silence: it may be an event that waited."""
@@ -269,31 +286,34 @@ class Round:
         ]
         if returned:
             about = {"about_producer": event.producer, "about_event": event.claims["event_id"]}
+            self.gathered.findings.append("enrolled_again")
             # Where leaves may not be longer than that event's, the figure alone says so.
-            with contextlib.suppress(EventRefused):
-                self._tell("enrolled_again", Draft("log.enrolled_again", about, {}, returned))
+            with contextlib.suppress(EventRefused), self._whole():
+                self._own(Draft("log.enrolled_again", about, {}, returned))
 
     def _place(self, event: Event) -> int:
+        gathered, sealing = self.gathered, self.gathered.sealing
         identifiers = [canonical(identifier) for identifier in event.subject_ids()]
-        keys = [self.sealing.subject(identifier) for identifier in identifiers]
+        keys = [sealing.subject(identifier) for identifier in identifiers]
         tokens = self._tokens(event, identifiers, keys)
         leaf = encode_leaf(Leaf(event.jws.text, self._now, tokens))
         hashed = leaf_hash(leaf)
-        self.sealing.seal(event, hashed, keys)
-        place = len(self.leaves)
-        self.leaves.append(leaf)
-        self._pending.append(event.event_id + hashed)
+        sealing.seal(event, hashed, keys)
+        place = gathered.end
+        gathered.leaves.append(leaf)
+        gathered.marks.append(event.event_id + hashed)
         if event.type.name in OBLIGING:
             part = part_key(event.event_id, hashed, 1) if event.subjects else b""
-            self.obliging.append((place, Obliging(event.claims, tokens, part, self._now)))
-        self._fresh.setdefault(event.event_id, []).append((place, event.content))
+            gathered.obliging.append((place, Obliging(event.claims, tokens, part, self._now)))
+        fresh = gathered.fresh.get(event.event_id, ())
+        gathered.fresh[event.event_id] = (*fresh, (place, event.content))
         return place
 
     def _tokens(
         self, event: Event, identifiers: Sequence[str], keys: Sequence[SubjectKey]
     ) -> list[Token]:
         kind = event.type.tokens
-        tenant = self.sealing.epoch(self._epoch)
+        tenant = self.gathered.sealing.epoch(self._epoch)
         erasable = kind is TokenClass.ERASABLE
         tokens = [
             self._token(key.secret if erasable else tenant, kind, "subject", identifier)
@@ -306,7 +326,7 @@ class Round:
             # A resource may name the subject, and an actor be one: such a token dies with them.
             if erasable and owners and (name == "resource" or identifier in identifiers):
                 tokens.append(self._token(joint_secret(owners), kind, name, identifier))
-                self.sealing.name(name, identifier, owners)
+                self.gathered.sealing.name(name, identifier, owners)
             else:
                 tokens.append(self._token(tenant, TokenClass.EVIDENCE, name, identifier))
         return tokens
@@ -323,19 +343,19 @@ class Round:
 
     def marks(self) -> Iterator[Put]:
         """What tells, after a kill, which parts have no leaf yet."""
-        return (("pending", key, b"") for key in self._pending)
+        return (("pending", key, b"") for key in self.gathered.marks)
 
     def unmarks(self, placed: Sequence[int]) -> Iterator[Put]:
         """The leaves have these indices: the marks go, and the event ids are known."""
-        for key in self._pending:
+        for key in self.gathered.marks:
             yield "pending", key, None
-        for event_id, fresh in self._fresh.items():
+        for event_id, fresh in self.gathered.fresh.items():
             rows = [index_row(placed[place], content) for place, content in fresh]
             yield "events", event_id, self._stored.get(event_id, b"") + b"".join(rows)
 
     def count(self, counters: Counters) -> None:
         """Add what came of the round to the figures."""
-        counters.producers = self.registry.producers
+        findings = self.gathered.findings
         for outcome in self.outcomes:
             if isinstance(outcome, EventRefused):
                 counters.refused += 1
@@ -343,12 +363,12 @@ class Round:
                 counters.duplicates += 1
             else:
                 counters.recorded += 1
-        if "enrolled_again" in self.findings:
+        if "enrolled_again" in findings:
             _log.warning(
                 "events about subjects that were erased came in after that: if these are not new, "
                 "erase them again. See the records of type log.enrolled_again",
                 tenant=self._tenant,
-                events=self.findings.count("enrolled_again"),
+                events=findings.count("enrolled_again"),
             )
-        for kind in self.findings:
+        for kind in findings:
             setattr(counters, kind, getattr(counters, kind) + 1)

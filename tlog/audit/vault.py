@@ -28,10 +28,10 @@ to no key; the digests in the leaf do, and they are checked on every open.
 from __future__ import annotations
 
 import secrets
+from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -320,8 +320,20 @@ class Sealing:
 
     vault: Vault
     puts: list[Put] = field(default_factory=list)
-    _subjects: dict[str, SubjectKey] = field(default_factory=dict)
-    _epochs: dict[str, bytes] = field(default_factory=dict)
+    _subjects: ChainMap[str, SubjectKey] = field(default_factory=ChainMap)
+    _epochs: ChainMap[str, bytes] = field(default_factory=ChainMap)
+
+    def branch(self) -> Sealing:
+        """What one event adds; it knows the keys that were made here."""
+        return Sealing(
+            self.vault, _subjects=self._subjects.new_child(), _epochs=self._epochs.new_child()
+        )
+
+    def merge(self, branch: Sealing) -> None:
+        """What was made in a branch of this is written with it."""
+        self.puts += branch.puts
+        self._subjects.update(branch._subjects.maps[0])
+        self._epochs.update(branch._epochs.maps[0])
 
     def subject(self, identifier: str) -> SubjectKey:
         """The key of a subject, made if it has none."""
@@ -335,13 +347,9 @@ class Sealing:
         return found
 
     @property
-    def enrolled(self) -> int:
-        """How many keys of subjects were made here."""
-        return len(self._subjects)
-
-    def enrolled_since(self, before: int) -> list[str]:
-        """Whose keys were made here since `enrolled` was so."""
-        return list(islice(reversed(self._subjects), len(self._subjects) - before))
+    def enrolled(self) -> Sequence[str]:
+        """Whose keys were made here, and not in what this is a branch of."""
+        return list(self._subjects.maps[0])
 
     def epoch(self, epoch: str) -> bytes:
         """The tenant's token key of an epoch, made if there is none."""
@@ -379,7 +387,7 @@ class Sealing:
 
     def done(self) -> None:
         """The puts are written and durable: their keys may be used."""
-        self.vault._keep(self._subjects)
+        self.vault._keep(self._subjects.maps[0])
         self.vault._epochs.update(self._epochs)
 
 
