@@ -23,10 +23,8 @@ TENANT_KEY = b"tenant key of 32 bytes, in tests"
 
 def create(directory: Path, **settings: Any) -> None:
     """A fresh tenant, with no producer but the log itself."""
-    config = LogConfig(
-        origin="example.com/records", name="records", **{"checkpoint_interval": 0, **settings}
-    )
-    create_log(directory / "log", config)
+    usual = {"origin": "example.com/records", "name": "records", "checkpoint_interval": 0}
+    create_log(directory / "log", LogConfig(**{**usual, **settings}))
     Vault.create(directory / "vault", TENANT_KEY).close()
 
 

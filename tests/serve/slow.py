@@ -8,6 +8,8 @@ from typing import Any
 
 import grpc
 
+from tlog.client import Refused
+
 _OPTIONS = [
     # What is not read is not fetched either, but for some 128 KiB.
     ("grpc.http2.lookahead_bytes", 1024),
@@ -28,6 +30,8 @@ async def until(call: Callable[[], Awaitable[Any]]) -> Any:
             try:
                 return await call()
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-                    raise
+                code = error.code()
+            except Refused as error:
+                code = error.code
+            assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
             await asyncio.sleep(0.02)

@@ -32,7 +32,18 @@ from tests.audit.evidence import (
     stamp,
 )
 from tests.audit.producer import ALICE, received, signed
-from tests.audit.tenant import LOG, indices, types, values
+from tests.audit.tenant import (
+    LOG,
+    TILL,
+    create,
+    indices,
+    opened,
+    registration,
+    tenant,
+    types,
+    values,
+)
+from tests.serve.slow import slow, until
 from tests.serve.test_log_service import details_of
 from tlog.audit import Draft
 from tlog.audit.collecting import collect
@@ -44,7 +55,7 @@ from tlog.client import Refused, VerificationError, Verifier, bytes_of
 from tlog.client.evidence import EvidenceCollector
 from tlog.log import Head
 from tlog.log.errors import NoQuorum
-from tlog.serve import Logs, evidence_service, grpc_server
+from tlog.serve import Logs, evidence_service, grpc_server, sending
 from tlog.v1 import evidence_pb2 as pb
 from tlog.v1 import evidence_pb2_grpc
 
@@ -52,20 +63,26 @@ Code = grpc.StatusCode
 
 
 @contextlib.asynccontextmanager
-async def served(
-    directory: Path, **more: Any
-) -> AsyncIterator[tuple[EvidenceCollector, Any, Records]]:
+async def serving(directory: Path, **more: Any) -> AsyncIterator[tuple[int, Records]]:
     async with governed(directory) as records:
         await events(records)
         await fulfilled(records)
-        async with (
-            grpc_server(
-                Logs([records.log]), "127.0.0.1:0", records={"records": records}, **more
-            ) as port,
-            grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
-            EvidenceCollector(f"127.0.0.1:{port}") as collector,
-        ):
-            yield collector, evidence_pb2_grpc.EvidenceServiceStub(channel), records
+        async with grpc_server(
+            Logs([records.log]), "127.0.0.1:0", records={"records": records}, **more
+        ) as port:
+            yield port, records
+
+
+@contextlib.asynccontextmanager
+async def served(
+    directory: Path, **more: Any
+) -> AsyncIterator[tuple[EvidenceCollector, Any, Records]]:
+    async with (
+        serving(directory, **more) as (port, records),
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        EvidenceCollector(f"127.0.0.1:{port}") as collector,
+    ):
+        yield collector, evidence_pb2_grpc.EvidenceServiceStub(channel), records
 
 
 def verified(records: Records, package: bytes) -> Verdict:
@@ -286,6 +303,111 @@ async def test_not_before_a_checkpoint_has_them(
         collected = await collector.collect(purpose="audit", indices=[RECEIVED])
         assert chosen(verified(records, collected.package)) == [RECEIVED]
         assert types(records)[-2:] == ["log.heartbeat", "log.exported"]
+
+
+def asked(**more: Any) -> pb.CollectRequest:
+    """For a package with all that can be opened."""
+    values: dict[str, Any] = {"log": "records", "purpose": "audit", "recipient": "Us"}
+    return pb.CollectRequest(**values, disclose_all=True, **more)
+
+
+async def large(records: Records) -> list[int]:
+    """Records that make a package of half a megabyte."""
+    drafts = (
+        received(
+            public={**received().public, "request_id": f"R-{i}"}, personal={"details": "y" * 20_000}
+        )
+        for i in range(10)
+    )
+    return indices(await records.accept([signed(each, 10 + i) for i, each in enumerate(drafts)]))
+
+
+async def test_who_does_not_read_a_package_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence_service, "MAX_ZIP_SIZE", 600_000)
+    async with serving(tmp_path) as (port, records), contextlib.AsyncExitStack() as stack:
+        request = asked(indices=await large(records))
+        collector = await stack.enter_async_context(EvidenceCollector(f"127.0.0.1:{port}"))
+        calls = []
+        for channel in slow(port, 4):
+            stub = evidence_pb2_grpc.EvidenceServiceStub(await stack.enter_async_context(channel))
+            call, first = await begun(stub, request)
+            calls.append(call)
+            assert 450_000 < first.size < 600_000
+            if len(calls) < 4:
+                small = await collector.collect(purpose="audit", indices=[RECEIVED])
+                assert chosen(verified(records, small.package)) == [RECEIVED]
+        # What waits is bounded, too; and what is refused for it is not recorded.
+        size = records.log.sequencer.edge.size
+        with pytest.raises(Refused, match="bytes wait for those who asked") as full:
+            await collector.collect(purpose="audit", indices=[RECEIVED])
+        assert full.value.code is Code.RESOURCE_EXHAUSTED
+        assert records.log.sequencer.edge.size == size
+        calls[0].cancel()
+        again = partial(EvidenceCollector.collect, collector, purpose="audit", indices=[RECEIVED])
+        assert chosen(verified(records, (await until(again)).package)) == [RECEIVED]
+        package = first.data
+        while (piece := await calls[3].read()) is not grpc.aio.EOF:
+            package += piece.data
+        assert len(chosen(verified(records, package))) == 10
+
+
+async def test_who_does_not_read_a_package_in_time_does_not_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence_service, "MAX_ZIP_SIZE", 600_000)
+    monkeypatch.setattr(sending, "PATIENCE", 0.1)
+    monkeypatch.setattr(sending, "PACE", 1 << 30)
+    async with serving(tmp_path) as (port, records), contextlib.AsyncExitStack() as stack:
+        request = asked(indices=await large(records))
+        calls = []
+        # There is room for four: the others come once the first have had their time.
+        for channel in slow(port, 6):
+            stub = evidence_pb2_grpc.EvidenceServiceStub(await stack.enter_async_context(channel))
+            calls.append(await until(partial(begun, stub, request)))
+        for call, _ in calls[:2]:
+            with pytest.raises(grpc.aio.AioRpcError, match="was not read within 0 s") as late:
+                while await call.read() is not grpc.aio.EOF:
+                    pass
+            assert late.value.code() is Code.DEADLINE_EXCEEDED
+
+
+async def begun(stub: Any, request: pb.CollectRequest) -> tuple[Any, Any]:
+    """A call, and the first piece of its answer."""
+    call = stub.Collect(request)
+    return call, await call.read()
+
+
+async def test_a_tenant_that_waits_for_its_witnesses_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collects = asyncio.Event()
+
+    async def collecting(records: Records, *args: Any, **more: Any) -> Any:
+        if records.log.name == "records":
+            collects.set()
+        return await collect(records, *args, **more)
+
+    monkeypatch.setattr(evidence_service, "collect", collecting)
+    create(tmp_path / "other", name="other", origin="example.com/other")
+    async with tenant(tmp_path / "one") as one, opened(tmp_path / "other") as other:
+        await other.record(registration(TILL))
+        one.log.publisher._witnessing = Away()
+        waits = (await one.record(Draft("log.heartbeat", {}, {}))).index
+        logs = Logs([one.log, other.log])
+        both = {"records": one, "other": other}
+        async with (
+            grpc_server(logs, "127.0.0.1:0", records=both) as port,
+            EvidenceCollector(f"127.0.0.1:{port}", log="records") as first,
+            EvidenceCollector(f"127.0.0.1:{port}", log="other") as second,
+        ):
+            waiting = asyncio.create_task(first.collect(purpose="audit", indices=[waits]))
+            await asyncio.wait_for(collects.wait(), 20)
+            collected = await second.collect(purpose="audit", indices=[0])
+            assert chosen(verified(other, collected.package)) == [0]
+            assert not waiting.done()
+            waiting.cancel()
 
 
 class Away:

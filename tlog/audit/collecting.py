@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tlog.audit.deeds import in_thread
 from tlog.audit.errors import EventRefused
 from tlog.audit.evidence import Contents, EvidenceError, Gone, Item, StampItem, Why
 from tlog.audit.evidence_check import OpenedHead, check_package
@@ -159,7 +161,7 @@ async def collect(
     )
     if len(contents.stamps) > MAX_STAMPS:
         raise EvidenceError(f"{len(contents.stamps)} time-stamps: choose fewer records")
-    package = await asyncio.to_thread(_packed, contents, _OwnKeys(log.vkeys))
+    package = await in_thread(partial(_packed, contents, _OwnKeys(log.vkeys)))
     opened = sorted({name for each in chosen for name in subjects_of(each.parts)})
     return Collected(package, opened, {each.index: _gone(each) for each in chosen})
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -16,10 +18,12 @@ from tlog.audit.reading import Access, check_recipient, note_read
 from tlog.audit.search import Query, asked, find_all
 from tlog.audit.tokens import canonical
 from tlog.audit.vault import VaultDamaged
+from tlog.audit.zipped import MAX_ZIP_SIZE
 from tlog.log import InvalidRequest
 from tlog.serve.callers import caller_of
 from tlog.serve.errors import REFUSALS, rich_status
 from tlog.serve.handlers import Context
+from tlog.serve.sending import PIECE, Outbox, send
 from tlog.serve.tenants import Tenants
 from tlog.v1 import evidence_pb2 as pb
 
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
 
 EVIDENCE_REFUSALS = (*REFUSALS, AuditError)
 MAX_NAMES: Final = 64
-_PIECE: Final = 1 << 16
 
 
 class EvidenceService:
@@ -36,27 +39,33 @@ class EvidenceService:
 
     def __init__(self, tenants: Tenants) -> None:
         self._tenants = tenants
-        # A package is made in memory, and the largest one has 64 MiB.
-        self._turn = asyncio.Lock()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._histories: dict[str, KeyHistory] = {}
+        # A package is made in memory, and waits there for who asked for it.
+        self._outbox = Outbox(4 * MAX_ZIP_SIZE)
 
     async def Collect(self, request: pb.CollectRequest, context: Context) -> None:
         records = self._tenants.get(request.log)
         access = Access(caller_of(context), request.purpose, request.request_id)
         choice, log = _choice(request), records.log
         history = self._histories.setdefault(log.name, KeyHistory(log))
-        async with self._turn:
-            indices, whole = await _indices(records, access, request)
-            collected = await collect(
-                records,
-                indices,
-                choice,
-                history=history,
-                request_id=request.request_id if whole else "",
-                stamper=self._tenants.stampers.get(log.name),
-            )
-            recorded = await _record(records, access, request, collected)
-            await _send(collected.package, recorded, context)
+        with ExitStack() as held:
+            # Each tenant has its own turn, which waits for a checkpoint of its log.
+            async with self._turns[log.name]:
+                room = held.enter_context(self._outbox.room(MAX_ZIP_SIZE))
+                indices, whole = await _indices(records, access, request)
+                collected = await collect(
+                    records,
+                    indices,
+                    choice,
+                    history=history,
+                    request_id=request.request_id if whole else "",
+                    stamper=self._tenants.stampers.get(log.name),
+                )
+                recorded = await _record(records, access, request, collected)
+            size = len(collected.package)
+            room.keep(size)
+            await send(context, _pieces(collected.package, recorded), size=size)
 
 
 def evidence_status(error: Exception) -> grpc.Status:
@@ -131,9 +140,9 @@ async def _record(
         )
 
 
-async def _send(package: bytes, recorded: int, context: Context) -> None:
-    for start in range(0, len(package), _PIECE):
-        piece = pb.CollectResponse(data=package[start : start + _PIECE])
+def _pieces(package: bytes, recorded: int) -> Iterator[pb.CollectResponse]:
+    for start in range(0, len(package), PIECE):
+        piece = pb.CollectResponse(data=package[start : start + PIECE])
         if not start:
             piece.size, piece.recorded = len(package), recorded
-        await context.write(piece)
+        yield piece
