@@ -72,8 +72,6 @@ if TYPE_CHECKING:
 
 PACE: Final = 4.0
 """How long a pause is, in times of the batch before it: recording comes first."""
-# Clocks that were set back put a record of one epoch among those of the next.
-_MARGIN: Final = 4096
 _CLASS: Final = b"expiry/class/"
 _EPOCH: Final = b"expiry/epoch/"
 _LOOKED: Final = b"expiry/looked"
@@ -116,11 +114,6 @@ def months_before(now: datetime, months: int) -> datetime:
     if year < 1:
         return datetime.min.replace(tzinfo=UTC)
     return now.replace(year=year, month=month + 1, day=min(now.day, monthrange(year, month + 1)[1]))
-
-
-def epoch_start(epoch: str) -> datetime:
-    """When an epoch begins: it is a quarter."""
-    return datetime(int(epoch[:4]), int(epoch[5]) * 3 - 2, 1, tzinfo=UTC)
 
 
 def epoch_end(epoch: str) -> datetime:
@@ -393,18 +386,14 @@ async def _expire_backup(records: Records, index: int) -> None:
 
 async def _is_needed(records: Records, epoch: str, keeping: Keeping) -> bool:
     """Whether a record of an epoch that is past every class has a token of its key, and stays."""
-    end, later = epoch_end(epoch), 0
-    start = _first_since(records.log, epoch_start(epoch))
-    for index, entry in entries(
-        records.log, max(0, start - _MARGIN), records.log.sequencer.edge.size
-    ):
+    # In whatever order clocks had them come in: a key that is destroyed does not come back. What
+    # has no such token, nearly all, is not parsed.
+    named = f'"epoch":"{epoch}"'.encode("ascii")
+    for index, entry in entries(records.log, 0, records.log.sequencer.edge.size):
         if index % STEP == 0:
             await asyncio.sleep(0)
-        if (known := known_of(records, entry)) is None:
+        if named not in entry or (known := known_of(records, entry)) is None:
             continue
-        later = later + 1 if known.leaf.received_at >= end else 0
-        if later > _MARGIN:
-            break
         stays = records.catalogue.retention.get(known.retention) is None
         if any(
             token.epoch == epoch and token.token_class is TokenClass.EVIDENCE
@@ -412,16 +401,3 @@ async def _is_needed(records: Records, epoch: str, keeping: Keeping) -> bool:
         ) and (stays or keeping.keeps(records, known)):
             return True
     return False
-
-
-def _first_since(log: Log, time: datetime) -> int:
-    """The first entry that was received at a time or later, if clocks were never set back."""
-    low, high = 0, log.sequencer.edge.size
-    while low < high:
-        middle = (low + high) // 2
-        leaf = leaf_of(log.reader.entry(middle, log.sequencer.edge.size))
-        if leaf is not None and leaf.received_at < time:
-            low = middle + 1
-        else:
-            high = middle
-    return low
