@@ -272,7 +272,11 @@ class Producer:
         return self.spool.wait_delivered(timeout)
 
     def close(self, *, timeout: float = 0.0) -> None:
-        """Give the server this many seconds, and stop; what it does not have stays in the spool."""
+        """Give the server this many seconds, and stop; what it does not have stays in the spool.
+
+        By default there is no wait: nothing is lost, and a service ends at once when its server is
+        away. A script whose records are to be there when it ends calls `flush` first.
+        """
         if self.spool.forked:
             return
         if self._heartbeat is not None:
