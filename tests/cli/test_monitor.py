@@ -250,7 +250,7 @@ def test_a_file_that_is_not_understood(run: Run, tmp_path: Path, text: str, said
         (("http://127.0.0.1:1", "--match", "("), "no regular expression"),
         (("http://127.0.0.1:1", "--where", "a..b"), "is no path"),
         (("http://127.0.0.1:1", "--command", "'x"), "No closing quotation"),
-        (("http://127.0.0.1:1", "--command", ""), "names no program"),
+        (("http://127.0.0.1:1", "--command", " "), "names no program"),
         (("http://127.0.0.1:1", "--interval", "0"), "greater than or equal"),
         (("http://127.0.0.1:1", "--metrics", "0.0.0.0:1"), "loopback"),
     ],

@@ -266,7 +266,7 @@ def test_another_approver(
         ((*erasing("a"), "--key", "DPO"), 2, "Give --output FILE"),
         ((*erasing("a"), "--key", "DPO", "-o", "ORDER"), 1, "exists: give another"),
         ((*erasing("a"), "--key", "BAD"), 1, "not a key file"),
-        ((*erasing(""), "--key", "DPO"), 2, "whom, and why?"),
+        ((*erasing(""), "--key", "DPO"), 2, "it is empty"),
         ((*erasing("x" * 600), "--key", "DPO", "-o", "new"), 1, "subject: "),
         (
             ("erase", "--subject", "a", "--request", "R", "--reason", "for a@example.com", "--key",

@@ -21,7 +21,7 @@ from tlog.cli.remote import Remote, remote_options
         "tlog append --file contract.pdf --proof contract.tlog-proof",
     ),
 )
-@click.argument("words", metavar="[TEXT]", nargs=-1)
+@click.argument("words", metavar="[TEXT]", nargs=-1, type=click.UNPROCESSED)  # an entry is bytes
 @click.option("--lines", type=FILE, help="Append each line of a file ('-': standard input).")
 @click.option(
     "--file",

@@ -17,7 +17,8 @@ STANDARD_OUTPUT = Path("-")
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to, which takes the place of `path` on leaving; "-" is standard output.
 
-    Whatever fails leaves what was there before. Nobody but its owner can read a new file.
+    Whatever fails leaves what was there before. Nobody but its owner can read a new file. A device
+    or a pipe keeps its place, and is written through as it comes.
 
     Raises:
         OSError: it cannot be written.
@@ -25,6 +26,12 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     if path == STANDARD_OUTPUT:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
+        return
+    # Of a link what it leads to: /dev/stdout is one.
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb", buffering=0) as through:
+            yield through
         return
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -25,11 +25,19 @@ FILE = click.Path(dir_okay=False, exists=True, allow_dash=True, path_type=Path)
 
 
 class _Teaching(click.Command):
-    """A command that teaches by examples."""
+    """A command that teaches by examples, and takes no option that says nothing."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._examples = examples
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the words of a command line, once none of them is one that nobody can mean."""
+        if not ctx.resilient_parsing:
+            given, _, _ = self.make_parser(ctx).parse_args(list(args))
+            for param in self.get_params(ctx):
+                _check_words(ctx, param, given.get(param.name))
+        return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, each on a line of its own."""
@@ -38,6 +46,26 @@ class _Teaching(click.Command):
         with formatter.section("Examples"):
             for example in self._examples:
                 formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+
+
+def _check_words(ctx: click.Context, param: click.Parameter, given: Any) -> None:
+    """Refuse a value that is empty, or text that is not UTF-8; what names a file may be any bytes.
+
+    Of an option that is left out everything is meant, and of "$WHO" nothing when that is not set.
+    """
+    if given is None:
+        given = param.resolve_envvar_value(ctx)  # an empty variable counts as none
+    is_path = isinstance(param.type, click.Path)
+    is_bytes = is_path or param.type is click.UNPROCESSED
+    for word in given if isinstance(given, (list, tuple)) else [given]:
+        if word == "" and (is_path or isinstance(param, click.Option)):
+            raise click.BadParameter(
+                "it is empty: is a variable of your shell not set? Set it, or leave this out",
+                ctx,
+                param,
+            )
+        if not is_bytes and isinstance(word, str) and any("\ud800" <= c <= "\udfff" for c in word):
+            raise click.BadParameter("it is not UTF-8", ctx, param)
 
 
 class Verbs(_Teaching, click.Group):
