@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Result, Run
+from tests.support import running_server
 from tlog.audit import (
     Draft,
     EventRefused,
@@ -126,6 +127,9 @@ def test_producers_that_are_refused(run: Run, kept: Path, tmp_path: Path) -> Non
     assert run("records", "add-producer", kept, "shop", "--key", key).code == 0
     assert "shop is registered: rotate its key" in refused("shop", "--key", other)
     assert "log is registered" in refused("log", "--key", tmp_path / "log.key")
+    assert "valid_until" in refused("till", "--key", other, "--valid-until", "soon")
+    # No key is left of somebody who is not registered; one that was there stays.
+    assert [path.name for path in tmp_path.glob("*.key")] == ["shop.key"]
     assert "an Ed25519 key with the name till" in refused("till", "--key", key)
     slow = Signer.generate("till", Algorithm.MLDSA44).vkey
     assert "an Ed25519 key with the name till" in refused("till", "--vkey", slow)
@@ -139,6 +143,21 @@ def test_producers_that_are_refused(run: Run, kept: Path, tmp_path: Path) -> Non
             return log.sequencer.edge.size
 
     assert asyncio.run(entries()) == 1
+
+
+def test_no_key_is_made_while_the_log_is_served(run: Run, kept: Path, tmp_path: Path) -> None:
+    key, new = tmp_path / "shop.key", tmp_path / "new.key"
+    assert run("records", "add-producer", kept, "shop", "--key", key).code == 0
+    with running_server(kept):
+        for words in (("add-producer", kept, "till"), ("rotate-key", kept, "shop")):
+            result = run("records", *words, "--key", new)
+            assert (result.code, result.out) == (1, b"")
+            assert not new.exists()
+    # Nor for a producer whose key is not there to be rotated.
+    assert run("records", "rotate-key", kept, "till", "--key", new).code == 1
+    assert not new.exists()
+    assert run("records", "rotate-key", kept, "shop", "--key", new).code == 0
+    assert new.exists()
 
 
 def test_the_tenant_key_of_a_command(run: Run, kept: Path, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -70,11 +71,13 @@ async def add_producer(
         raise click.UsageError("which key? Give --key FILE, or one --vkey")
     check_producer_name("NAME", name)
     passphrase = passphrase_from_environment()
-    vkey = vkeys[0] if key is None else producer_key(key, name, passphrase)
-    claims = {"about_producer": name, "vkey": str(vkey), "roles": list(roles)}
+    claims: dict[str, Any] = {"about_producer": name, "roles": list(roles)}
     validity = (("valid_from", valid_from), ("valid_until", valid_until))
     claims |= {name: time for name, time in validity if time is not None}
-    async with stopped_records(directory) as records:
+    async with stopped_records(directory) as records, contextlib.AsyncExitStack() as stack:
+        made = stack.enter_context
+        vkey = vkeys[0] if key is None else made(producer_key(key, name, passphrase))
+        claims["vkey"] = str(vkey)
         index = (await records.record(Draft("producer.registered", claims, {}))).index
     out.result(
         str(vkey),

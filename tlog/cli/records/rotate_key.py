@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,12 +76,13 @@ async def rotate_key(
         )
     until = datetime.now(UTC) + timedelta(days=days)
     index: int | None = None
-    async with stopped_records(directory) as records:
+    async with stopped_records(directory) as records, contextlib.AsyncExitStack() as stack:
         if name == SERVICE:
             old = old or records.vkey.label
             vkey = rotation.next_service_key(directory, passphrase=passphrase).vkey
         else:
-            vkey = vkeys[0] if key is None else producer_key(key, name, passphrase)
+            made = stack.enter_context
+            vkey = vkeys[0] if key is None else made(producer_key(key, name, passphrase))
         async with records.alone() as state:
             known = state.registry.keys.get(vkey.label)
         if known is None:

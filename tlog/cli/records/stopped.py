@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,13 +67,23 @@ async def stopped_records(directory: Path) -> AsyncIterator[Records]:
         yield records
 
 
-def producer_key(path: Path, name: str, passphrase: bytes | None) -> VerifierKey:
-    """The key in a file, which is made if need be: so that a verb may be run again."""
+@contextlib.contextmanager
+def producer_key(path: Path, name: str, passphrase: bytes | None) -> Iterator[VerifierKey]:
+    """The key in a file, which is made if need be: so that a verb may be run again.
+
+    It is on the disk before it is recorded inside; a new one goes if its record is refused.
+    """
+    from tlog.audit import AuditError
     from tlog.notes import Algorithm, Signer, load_signer, save_signer
 
     if path.exists():
-        return load_signer(path, passphrase=passphrase).vkey
+        yield load_signer(path, passphrase=passphrase).vkey
+        return
     signer = Signer.generate(name, Algorithm.ED25519)
     # Not under the passphrase, which is the log's and none of the application's business.
     save_signer(path, signer, passphrase=None)
-    return signer.vkey
+    try:
+        yield signer.vkey
+    except AuditError:
+        path.unlink()
+        raise
