@@ -69,8 +69,8 @@ def test_an_erasure(run: Run, files: Case, tmp_path: Path) -> None:
     result = run("verify", "--policy", tmp_path / "policy", tmp_path / "after.zip")
     assert result.code == 0
     text = result.out.decode()
-    told = f"erased at entry {ERASURE} under request R-1; that entry is proven, and matched by its "
-    told += "subject, upon an order signed by ciso and dpo"
+    told = f"erased at entry {ERASURE} under request R-1, upon an order signed by ciso and dpo; "
+    told += "that entry is proven, and matched by its subject"
     assert f"gone of all subjects: {told}" in text
     assert f"gone of subject 1: {told}" in text
     assert "note: the producers' keys lead back to log+" in text
@@ -114,7 +114,7 @@ def test_what_nothing_but_the_package_says(run: Run, files: Case, tmp_path: Path
     result = run("verify", "--policy", tmp_path / "policy", tmp_path / "others.zip")
     accessed = result.out.decode().split(f"entry {ACCESSED}  ")[1].split("entry 8  ")[0]
     shown = "its tokens cannot be compared with those of that entry"
-    assert f"under request R-2; {word}{shown}, upon an order signed by ciso and dpo" in accessed
+    assert f"under request R-2, upon an order signed by ciso and dpo; {word}{shown}" in accessed
 
 
 def test_keys_from_the_environment_and_standard_input(

@@ -144,7 +144,7 @@ def _part(
     ]
     if gone is not None:
         ordered = f", upon an order signed by {' and '.join(ordered_by)}" if ordered_by else ""
-        lines.append(f"  gone {of}: {told_gone(gone)}; {_matched(gone, matched)}{ordered}")
+        lines.append(f"  gone {of}: {told_gone(gone)}{ordered}; {_matched(gone, matched)}")
     elif part.hidden:
         lines.append(f"  hidden {of}: at most {part.hidden} claims")
     return lines, {
