@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Table, inspect, select
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.sql import visitors
 
 from tlog.audit.event import MAX_RESOURCES, MAX_SUBJECTS
 
@@ -45,6 +46,17 @@ def declared_by(table: Table) -> Watched | None:
     if said is None:
         return None
     return Watched(said["subject"], said.get("resource_type", table.name))
+
+
+def tables_of(mapper: Mapper[Any]) -> list[Table]:
+    """A class's own tables, without those of the classes above it."""
+    return [each for each in visitors.iterate(mapper.local_table) if isinstance(each, Table)]
+
+
+def entity_of(element: Any) -> Mapper[Any] | None:
+    """The class by which a statement names a table or column; None if it does not by any."""
+    mapper: Mapper[Any] | None = getattr(element, "_annotations", {}).get("parentmapper")
+    return mapper
 
 
 def described(statement: Any) -> Sequence[Any]:

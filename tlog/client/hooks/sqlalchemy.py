@@ -10,10 +10,11 @@
         session.scalars(select(Customer))
 
 **Who declares what.** A class is watched by `personal` or `watch`, or by what its table says of
-itself: `info={"audit": {"subject": "email"}}`. The subject is the attribute that identifies whom a
-row is about, or a function of the object. The purpose, and whatever else is to be said, comes from
-`acting`, which follows threads and tasks as context variables do. Without it nothing is read and
-nothing flushed: EventRefused, unless `otherwise` says what then holds.
+itself: `info={"audit": {"subject": "email"}}`; and so are the classes derived from it, whichever
+tables they are in. The subject is the attribute that identifies whom a row is about, or a function
+of the object. The purpose, and whatever else is to be said, comes from `acting`, which follows
+threads and tasks as context variables do. Without it nothing is read and nothing flushed:
+EventRefused, unless `otherwise` says what then holds.
 
 **Reads** are `access.read`: of every statement that gives out watched objects, or columns of them,
 also by lazy and eager loading and refreshing; one event for a class and 64 rows, each named with
@@ -29,7 +30,8 @@ process leaves a record of what it was about to commit.
 
 Before statements that update or delete many rows, it is asked whose these are. Not seen: SQL as
 text, and what goes past the session: a connection's own statements, `bulk_save_objects`, triggers
-and cascades of the database.
+and cascades of the database. Where a table's `info` declares, the bare tables of derived classes
+are seen only if theirs does, too.
 """
 
 from __future__ import annotations
@@ -59,9 +61,11 @@ from tlog.client.hooks.rows import (
     changed_in,
     declared_by,
     described,
+    entity_of,
     fact_of,
     named_by,
     subjects_of,
+    tables_of,
     transaction_of,
 )
 from tlog.client.producer import Producer
@@ -132,6 +136,8 @@ class SessionAudit:
         self._otherwise = otherwise
         self._declared: dict[type, Watched] = {}
         self._known: dict[type, Watched | None] = {}
+        self._mappers: list[Mapper[Any]] = []
+        self._mapped: dict[str, Watched] = {}
 
     def watch(
         self,
@@ -150,6 +156,7 @@ class SessionAudit:
         name = resource_type or str(getattr(kind, "__tablename__", kind.__name__))
         self._declared[kind] = Watched(subject, name)
         self._known.clear()
+        self._mappers.clear()
 
     def personal(
         self, *, subject: str | Callable[[Any], str | None], resource_type: str = ""
@@ -187,20 +194,43 @@ class SessionAudit:
             if each in self._declared:
                 return self._declared[each]
         mapper: Any = inspect(kind, raiseerr=False)
-        if not isinstance(mapper, Mapper) or not isinstance(mapper.local_table, Table):
-            return None
-        return declared_by(mapper.local_table)
+        lineage = mapper.iterate_to_root() if isinstance(mapper, Mapper) else ()
+        said = (declared_by(table) for each in lineage for table in tables_of(each))
+        return next((each for each in said if each is not None), None)
 
     def _touched(self, statement: Any) -> list[Watched]:
-        """Watched classes whose tables a statement names, in whatever place."""
-        mapped: dict[str, Watched] = {
-            inspect(kind).local_table.fullname: each for kind, each in self._declared.items()
-        }
-        found = {}
+        """Watched classes of which a statement names a table or an attribute, wherever."""
+        mapped = self._tables()
+        found: dict[Watched, None] = {}
         for each in visitors.iterate(statement):
-            if isinstance(each, Table):
-                found[each.fullname] = mapped.get(each.fullname) or declared_by(each)
-        return [watched for watched in found.values() if watched is not None]
+            watched = None
+            # An attribute that a class inherits is a column of a table that others have, too.
+            if (mapper := entity_of(each)) is not None:
+                watched = self._watched(mapper.class_)
+            if watched is None and isinstance(each, Table):
+                watched = mapped.get(each.fullname) or declared_by(each)
+            if watched is not None:
+                found[watched] = None
+        return list(found)
+
+    def _tables(self) -> Mapping[str, Watched]:
+        """The tables of declared classes, and of those derived from them."""
+        mappers: list[Mapper[Any]] = []
+        for kind in self._declared:
+            mappers += inspect(kind).self_and_descendants
+        if mappers != self._mappers:  # one was derived meanwhile
+            found: dict[str, Watched] = {}
+            for mapper in mappers:
+                if (watched := self._watched(mapper.class_)) is None:
+                    continue
+                for table in tables_of(mapper):
+                    if mapper.single:  # its table is that of the class above it
+                        found.setdefault(table.fullname, watched)
+                    else:
+                        found[table.fullname] = watched
+            self._mapped = found
+            self._mappers = mappers  # last: another thread takes the tables by it
+        return self._mapped
 
     def _claims(self) -> Mapping[str, Any]:
         claims = _acting.get() or self._otherwise
