@@ -268,3 +268,130 @@ def test_a_stream_that_is_given_up(tmp_path: Any, shop: Producer, told: Told) ->
         call(b"show", timeout=10).cancel()
         (event,) = told()
         assert (event["outcome"], event["details"]) == ("unknown", {"stream": "given up"})
+
+
+class Hanging:
+    """Has the request, and never answers."""
+
+    def __init__(self) -> None:
+        self.reached: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def one(self, request: Any, context: Any) -> bytes:
+        asked = request if isinstance(request, bytes) else b"".join([r async for r in request])
+        await self.reached.put(asked)
+        await asyncio.Event().wait()
+        return b"never"
+
+    async def many(self, request: Any, context: Any) -> AsyncIterator[bytes]:
+        yield await self.one(request, context)
+
+
+@contextlib.asynccontextmanager
+async def hanging(shop: Producer) -> AsyncIterator[tuple[Any, Hanging]]:
+    service = Hanging()
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((handlers(service),))
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    interceptors = aio_interceptors(shop, outward)
+    async with grpc.aio.insecure_channel(target, interceptors=interceptors) as channel:
+        yield channel, service
+    await server.stop(None)
+
+
+def hung(channel: Any, shape: str) -> Any:
+    async def many() -> AsyncIterator[bytes]:
+        yield b"show"
+
+    call = getattr(channel, shape)(f"/shop.Customers/{shape}")
+    return call(many() if shape.startswith("stream") else b"show")
+
+
+@pytest.mark.parametrize("shape", ["unary_unary", "stream_unary"])
+@pytest.mark.parametrize("how", ["the call", "whoever waits"])
+async def test_a_call_that_is_given_up_is_recorded(
+    shop: Producer, told: Told, shape: str, how: str
+) -> None:
+    async with hanging(shop) as (channel, service):
+        call = hung(channel, shape)
+
+        async def wait() -> Any:
+            return await call
+
+        waiting = asyncio.create_task(wait())
+        assert await service.reached.get() == b"show"
+        (call if how == "the call" else waiting).cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert call.cancelled()
+        (event,) = await asyncio.to_thread(told)
+        assert (event["outcome"], event["details"]) == ("unknown", {"error": "CancelledError"})
+        assert event["action"] == f"shop.Customers/{shape}"
+
+
+@pytest.mark.parametrize("shape", ["unary_stream", "stream_stream"])
+@pytest.mark.parametrize("asked", [False, True])
+async def test_a_stream_of_aio_that_is_given_up_is_recorded(
+    shop: Producer, told: Told, shape: str, asked: bool
+) -> None:
+    async with hanging(shop) as (channel, service):
+        call = hung(channel, shape)
+        if asked:
+            reading = asyncio.create_task(call.read())
+        assert await service.reached.get() == b"show"
+        assert await asyncio.to_thread(told) == []
+        call.cancel()
+        if asked:
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+        await asyncio.to_thread(until, lambda: len(told()) > 0)
+    (event,) = await asyncio.to_thread(told)
+    assert event["outcome"] == ("failure" if asked else "unknown")
+
+
+async def test_another_interceptor_that_fails_is_no_reason_not_to_record(
+    shop: Producer, told: Told
+) -> None:
+    class Failing(grpc.aio.UnaryUnaryClientInterceptor):
+        async def intercept_unary_unary(
+            self, continuation: Any, client_call_details: Any, request: Any
+        ) -> Any:
+            await (await continuation(client_call_details, request))
+            raise KeyError(ALICE)
+
+    with sync_served(shop) as target:
+        interceptors = [*aio_interceptors(shop, outward), Failing()]
+        async with grpc.aio.insecure_channel(target, interceptors=interceptors) as channel:
+            call: Any = channel.unary_unary("/shop.Customers/unary_unary")
+            with pytest.raises(KeyError):
+                await call(b"show")
+    inward, event = await asyncio.to_thread(told)
+    assert inward["outcome"] == "success"
+    assert (event["outcome"], event["details"]) == ("failure", {"error": "KeyError"})
+
+
+@pytest.mark.parametrize("shape", ["unary_unary", "unary_stream"])
+def test_an_interrupt_while_it_waits(shop: Producer, told: Told, shape: str) -> None:
+    class Interrupted:
+        cancelled = False
+
+        def code(self) -> grpc.StatusCode:
+            raise KeyboardInterrupt
+
+        def __next__(self) -> bytes:
+            raise KeyboardInterrupt
+
+        def cancel(self) -> bool:
+            self.cancelled = True
+            return True
+
+    class Details:
+        method = f"/shop.Customers/{shape}"
+
+    call = Interrupted()
+    intercept = getattr(AuditClientInterceptor(shop, outward), f"intercept_{shape}")
+    with pytest.raises(KeyboardInterrupt):
+        next(intercept(lambda *_: call, Details(), b"show"))
+    assert call.cancelled == (shape == "unary_unary")
+    (event,) = told()
+    assert (event["outcome"], event["details"]) == ("unknown", {"error": "KeyboardInterrupt"})

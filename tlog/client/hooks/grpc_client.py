@@ -3,13 +3,16 @@
     channel = grpc.intercept_channel(channel, AuditClientInterceptor(producer, describe))
     channel = grpc.aio.insecure_channel(target, interceptors=aio_interceptors(producer, describe))
 
-Calls with one answer: the record is made when it is there, before the application gets it. Streams
-of answers: before the first of them, or when they end without one, or are given up.
+Calls with one answer: the record is made when it is there, before the application gets it, or when
+the application gives the call up. Streams of answers: before the first of them, or when they end
+without one, or are given up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -17,6 +20,7 @@ from typing import Any
 import grpc
 
 from tlog.client.hooks.act import Act, Seen, record
+from tlog.client.operation import outcome_of
 from tlog.client.producer import Producer
 
 Describe = Callable[[str, Any], Act | None]
@@ -25,6 +29,7 @@ nothing to record."""
 
 _DENIED = frozenset({grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
 _BEGUN = {"stream": "begun"}
+_GIVEN_UP = ("unknown", {"stream": "given up"})
 
 
 class _Out:
@@ -36,6 +41,8 @@ class _Out:
         self._producer = producer
         self._act = act
         self._seen = Seen(name.removeprefix("/"), name, datetime.now().astimezone())
+        self._lock = threading.RLock()
+        self.asked = False  # for an answer of its stream
         self.recorded = False
 
     def ended(self, code: grpc.StatusCode | None) -> None:
@@ -44,11 +51,16 @@ class _Out:
         outcome = "success" if code is grpc.StatusCode.OK else "failure"
         self.tell("denied" if code in _DENIED else outcome, {"code": code.name})
 
+    def failed(self, error: BaseException) -> None:
+        """It ended in an exception: that of another interceptor, or it is given up."""
+        self.tell(outcome_of(error), {"error": type(error).__qualname__})
+
     def tell(self, outcome: str, details: dict[str, Any]) -> None:
         """Record it, unless that was done."""
-        if not self.recorded:
-            self.recorded = True
-            record(self._producer, self._act, self._seen, outcome, details)
+        with self._lock:
+            if not self.recorded:
+                self.recorded = True
+                record(self._producer, self._act, self._seen, outcome, details)
 
 
 class _Answers:
@@ -67,12 +79,15 @@ class _Answers:
         except (StopIteration, grpc.RpcError):
             self._out.ended(self._call.code())
             raise
+        except BaseException as error:
+            self._out.failed(error)
+            raise
         self._out.tell("success", _BEGUN)
         return answer
 
     def cancel(self) -> bool:
         """Give it up."""
-        self._out.tell("unknown", {"stream": "given up"})
+        self._out.tell(*_GIVEN_UP)
         return bool(self._call.cancel())
 
     def __getattr__(self, name: str) -> Any:
@@ -127,7 +142,13 @@ class AuditClientInterceptor(
             return continuation(details, sent)
         out = _Out(self._producer, act, details.method)
         call = continuation(details, sent)
-        out.ended(call.code())  # waits
+        try:
+            code = call.code()  # waits
+        except BaseException as error:
+            call.cancel()
+            out.failed(error)
+            raise
+        out.ended(code)
         return call
 
     def _many(self, continuation: Any, details: Any, sent: Any, request: Any) -> Any:
@@ -151,31 +172,55 @@ class _Aio:
         return None if act is None else _Out(self._producer, act, name)
 
     async def _one(self, continuation: Any, details: Any, sent: Any, request: Any) -> Any:
-        out = self._out(details, request)
-        call = await continuation(details, sent)
-        if out is not None:
+        if (out := self._out(details, request)) is None:
+            return await continuation(details, sent)
+        call = None
+        try:
+            call = await continuation(details, sent)
             code = await call.code()
-            await asyncio.shield(asyncio.to_thread(out.ended, code))
+        except BaseException as error:
+            if call is not None:
+                call.cancel()
+            await _told(out.failed, error)
+            raise
+        await _told(out.ended, code)
         return call
 
     async def _many(self, continuation: Any, details: Any, sent: Any, request: Any) -> Any:
-        out = self._out(details, request)
-        call = await continuation(details, sent)
-        return call if out is None else self._answers(call, out)
+        if (out := self._out(details, request)) is None:
+            return await continuation(details, sent)
+        try:
+            call = await continuation(details, sent)
+        except BaseException as error:
+            await _told(out.failed, error)
+            raise
+        call.add_done_callback(functools.partial(_unasked, asyncio.get_running_loop(), out))
+        return self._answers(call, out)
 
     async def _answers(self, call: Any, out: _Out) -> AsyncIterator[Any]:
+        out.asked = True
         try:
             async for answer in call:
                 if not out.recorded:
-                    await asyncio.shield(asyncio.to_thread(out.tell, "success", _BEGUN))
+                    await _told(out.tell, "success", _BEGUN)
                 yield answer
         finally:
             if not out.recorded:
-                ended = call.done()
-                code = await call.code() if ended else None
-                given_up = ("unknown", {"stream": "given up"})
-                tell = (out.ended, code) if ended else (out.tell, *given_up)
-                await asyncio.shield(asyncio.to_thread(*tell))
+                if call.done():
+                    await _told(out.ended, await call.code())
+                else:
+                    await _told(out.tell, *_GIVEN_UP)
+
+
+def _unasked(loop: asyncio.AbstractEventLoop, out: _Out, call: Any) -> None:
+    """A stream is given up before it was asked for an answer: `_answers` never ran, nor will."""
+    if call.cancelled() and not out.asked:
+        loop.run_in_executor(None, out.tell, *_GIVEN_UP)
+
+
+async def _told(tell: Callable[..., None], *args: Any) -> None:
+    """Not on the loop's thread, and even if whoever waits for it is cancelled."""
+    await asyncio.shield(asyncio.to_thread(tell, *args))
 
 
 class _AioUnaryUnary(_Aio, grpc.aio.UnaryUnaryClientInterceptor):
