@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from tests.audit.approvers import CISO, DPO, every_byte, governed, order
 from tests.audit.dying import Dying, killed
-from tests.audit.producer import ALICE, SHOP, access, received, signed
+from tests.audit.producer import ALICE, SHOP, access, forged, received, signed
 from tests.audit.tenant import NOW, indices, opened, types, values
 from tlog.audit import Draft, EventRefused, overview
 from tlog.audit.codec import decode_base64url, dump_json, encode_base64url
@@ -29,9 +29,11 @@ from tlog.audit.overview import preview, standing
 from tlog.audit.reading import Access, Caller
 from tlog.audit.records import Records
 from tlog.audit.round import Round
-from tlog.audit.search import Query, find_all
+from tlog.audit.sdjwt import disclose
+from tlog.audit.search import Query, find_all, search
 from tlog.audit.survey import Survey, erased_at, survey
-from tlog.audit.vault import Erasure, Part, split_part
+from tlog.audit.tokens import canonical
+from tlog.audit.vault import NOBODY, Erasure, Part, split_part
 from tlog.log import Overloaded, Unavailable
 from tlog.log.sequencer import Sequencer
 from tlog.store import StoreFull
@@ -353,6 +355,43 @@ async def test_a_look_is_recorded_before_it_is_told(tmp_path: Path) -> None:
         for told in (preview(records, LOOK, BOB), standing(records, LOOK)):
             with pytest.raises(Unavailable):
                 await told
+
+
+@pytest.mark.parametrize("name", ["\u21165", "Zo\u00eb\u2122", "\u00a8x", "\U0001d400lice"])
+async def test_what_is_read_of_an_odd_name_is_found_by_it_and_goes_with_it(
+    tmp_path: Path, name: str
+) -> None:
+    """NFKC brings capitals, or space, back: the form of the form was somebody else."""
+    async with governed(tmp_path) as records:
+        (first,) = indices(await records.accept([signed(access(name, personal={}))]))
+        await search(records, LOOK, Query(subject=name))
+        told = await preview(records, LOOK, name)
+        assert told.survey.types == {"access.read": 1, "log.read": 1}
+        await submit(records, order(subject=name).encode())
+        assert types(records, first) == [
+            "access.read", "log.read", "log.read", "subject.key_destroyed",
+        ]  # fmt: skip
+        for index in range(first, first + 4):
+            said = records.read(index).parts[1]
+            assert said.erasure == Erasure(first + 3, "R-1"), index
+        # Nobody else was enrolled, and a look at nobody enrols nobody.
+        for kept in (name, canonical(name)):
+            assert (await preview(records, LOOK, kept)).erased_at == first + 3
+        page = await search(records, LOOK, Query(subject=name, types=("access.read",)))
+        assert not page.records
+        live = [row for _, row in records.vault.store.items("keys") if row[0] == 1]
+        assert len(live) == len([NOBODY])
+
+
+async def test_a_name_whose_form_is_too_long_to_be_read_is_refused(tmp_path: Path) -> None:
+    """Reads of it would be about that form, and could not be recorded: no page with it is shown."""
+    async with governed(tmp_path) as records:
+        for length, right in ((28, True), (29, False)):
+            parts = [disclose("id", "\ufdfa" * length)]
+            (outcome,) = await records.accept([forged([parts])])
+            assert isinstance(outcome, EventRefused) is not right
+        page = await search(records, LOOK, Query(types=("request.received",)))
+        assert len(page.records) == 1
 
 
 async def test_who_was_erased_does_not_come_back_in_silence(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+import unicodedata
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 import rfc8785
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.audit.producer import access, received, signed
@@ -129,6 +131,44 @@ def test_what_a_token_is_made_of() -> None:
     ]  # fmt: skip
     quarters = [epoch_of(datetime(2026, month, 1, tzinfo=UTC)) for month in (1, 3, 4, 6, 7, 10, 12)]
     assert quarters == [f"2026Q{n}" for n in (1, 1, 2, 2, 3, 4, 4)]
+
+
+def once(identifier: str) -> str:
+    """The form of most identifiers, in one step: their tokens stay what they were."""
+    return unicodedata.normalize("NFKC", identifier.strip().casefold())
+
+
+def test_the_canonical_form_of_every_character_is_its_own() -> None:
+    odd = 0
+    for character in map(chr, range(sys.maxunicode + 1)):
+        for text in (character, f"a{character}B", f"{character} "):
+            form = canonical(text)
+            assert canonical(form) == form, ascii(text)
+            assert once(form) == form, ascii(text)
+            if once(once(text)) == once(text):
+                assert form == once(text), ascii(text)
+            else:
+                odd += text == character
+    assert 0 < odd < 1000
+    assert canonical("\u21165") == canonical("no5") == "no5"
+    assert canonical("\u2122") == canonical("TM") == "tm"
+    # What is left out of it in one step, space, may come back in the next.
+    assert canonical("\u00a8") == canonical("\u0308")
+
+
+# Characters that change, that combine, or are space, beside any other.
+_CHANGING = [
+    c for c in map(chr, range(sys.maxunicode + 1))
+    if once(c) != c or unicodedata.combining(c)
+]  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(st.sampled_from(_CHANGING) | st.characters(), max_size=8))
+def test_the_canonical_form_of_any_text_is_its_own(text: str) -> None:
+    form = canonical(text)
+    assert canonical(form) == form
+    assert form == form.strip()
 
 
 def test_nothing_personal_is_in_a_leaf() -> None:

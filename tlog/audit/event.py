@@ -313,6 +313,8 @@ def _check_subjects(
             if disclosure.name == "id":
                 identified = True
                 check_identifier(f"{field}.id", disclosure.value)
+                # Reads of it are records about the canonical form.
+                check_identifier(f"{field}.id", canonical(disclosure.value))
             else:
                 name = disclosure.name
                 catalogue.check_personal(name, disclosure.value, field=f"{field}.{name}")

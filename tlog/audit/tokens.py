@@ -43,11 +43,15 @@ def epoch_of(time: datetime) -> str:
 
 
 def canonical(identifier: str) -> str:
-    """The one spelling of an identifier: NFKC, no case, no space around it.
+    """The one spelling of an identifier: NFKC, no case, no space around it; it is its own, too.
 
     Published, so that others may check which token an identifier has.
     """
-    return unicodedata.normalize("NFKC", identifier.strip().casefold())
+    # NFKC may bring back capitals and space: `№` is `No`. What is found by the form of a form, as
+    # the record of a read, must be whoever it was.
+    while (form := unicodedata.normalize("NFKC", identifier.strip().casefold())) != identifier:
+        identifier = form
+    return form
 
 
 def identifier_of(value: Any) -> str | None:
