@@ -13,6 +13,7 @@ import json
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -205,16 +206,18 @@ class Drain:
         return parse_jws(jws).kid == self._kid
 
     def _failed(self, error: Exception) -> None:
-        problem = str(error) or type(error).__name__
+        known = isinstance(error, (ClientError, OSError))
+        problem = (known and str(error)) or _place_of(error)
         if problem != self.problem:
-            known = isinstance(error, (ClientError, OSError))
-            _log.warning(
-                "events wait in the spool",
-                reason=problem,
-                waiting=self._spool.waiting,
-                exc_info=None if known else error,
-            )
+            _log.warning("events wait in the spool", reason=problem, waiting=self._spool.waiting)
         self.problem = problem
+
+
+def _place_of(error: Exception) -> str:
+    """Its type and where it arose: what it says itself may quote an event."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
 
 
 def _line(frame: Frame, outcome: Declined) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from traceback import clear_frames
 from typing import Any, NamedTuple
 
 import grpc
@@ -99,6 +100,7 @@ def _refusing(
         except grpc.aio.InternalError as error:
             # Of a write that fails: the client hung up, which nobody has to look into.
             _log.info("a client went away", method=method.__name__, reason=str(error))
+            clear_frames(error.__traceback__)
             raise asyncio.CancelledError from None
 
     async def answered(request: Any, context: Context) -> Any:
@@ -106,17 +108,21 @@ def _refusing(
             return await method(
                 _parsed_stream(request) if client_streaming else _parsed(request), context
             )
-        except refusals as error:
-            status = status_of(error)
         except grpc.aio.InternalError:
             raise
-        except Exception:  # noqa: BLE001
-            # Nothing of an internal error is told to strangers; all of it goes to the operator.
-            _log.exception("internal error", method=method.__name__)
-            status = _INTERNAL
-        # Not before the error is gone, with all that its method had: whoever does not read what was
-        # sent does not hear of this either.
+        except Exception as error:  # noqa: BLE001
+            status = said(error)
+            # Whoever does not read what was sent does not hear of this either: while it waits, it
+            # does not hold what the method had.
+            clear_frames(error.__traceback__)
         return await context.abort(status.code, status.details, status.trailing_metadata)
+
+    def said(error: Exception) -> grpc.Status:
+        if isinstance(error, refusals):
+            return status_of(error)
+        # Nothing of an internal error is told to strangers; all of it goes to the operator.
+        _log.error("internal error", method=method.__name__, exc_info=error)
+        return _INTERNAL
 
     return call
 
