@@ -145,6 +145,39 @@ async def test_web_sockets(shop: Producer, told: Told) -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_one_that_ends_without_an_answer(shop: Producer, told: Told, kind: str) -> None:
+    """The client is gone, and the application sees it; or it has a fault."""
+
+    async def silent(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == f"{kind}.disconnect"
+
+    app: Any = AuditMiddleware(silent, producer=shop, describe=describe)
+    scope = {"type": kind, "path": "/customers/bob", "method": "GET", "path_params": {"who": "bob"}}
+    assert await drive(app, scope, [{"type": f"{kind}.disconnect"}]) == []
+    (event,) = told()
+    assert (event["outcome"], event["details"]) == ("unknown", {"answer": "none"})
+    assert event["subjects"] == ["bob"]
+
+
+async def test_one_that_is_cancelled_before_its_answer(shop: Producer, told: Told) -> None:
+    waiting = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    app: Any = AuditMiddleware(slow, producer=shop, describe=describe)
+    scope = {"type": "http", "path": "/customers/bob", "method": "GET"}
+    task = asyncio.create_task(drive(app, scope, []))
+    await waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (event,) = told()
+    assert (event["outcome"], event["details"]) == ("unknown", {"error": "CancelledError"})
+
+
 def test_it_is_recorded_before_the_first_byte(shop: Producer, told: Told) -> None:
     with pytest.raises(RuntimeError, match="in the middle"):
         Http(application(shop)).get("/stream")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from tlog.client.producer import Producer, Subject
+
+NO_ANSWER: Final = {"answer": "none"}
+"""Details of a request that the application ended without one: nobody knows what it did."""
 
 
 @dataclass(frozen=True, slots=True)

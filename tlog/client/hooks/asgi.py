@@ -3,7 +3,8 @@
     app.add_middleware(AuditMiddleware, producer=producer, describe=describe)
 
 `describe(scope)` is called when the application begins its answer, so that it finds there what
-routing and authentication have put into the scope (`path_params`, `user`).
+routing and authentication have put into the scope (`path_params`, `user`); or when the application
+ends without one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import datetime
 from typing import Any
 
-from tlog.client.hooks.act import Act, Seen, method_of, outcome_of_status, record
+from tlog.client.hooks.act import NO_ANSWER, Act, Seen, method_of, outcome_of_status, record
 from tlog.client.operation import outcome_of
 from tlog.client.producer import Producer
 
@@ -73,6 +74,8 @@ class AuditMiddleware:
             if not recorded:
                 await tell(outcome_of(error), {"error": type(error).__qualname__})
             raise
+        if not recorded:
+            await tell("unknown", NO_ANSWER)
 
 
 def _status(message: Message) -> int:
