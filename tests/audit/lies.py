@@ -298,7 +298,7 @@ LIES: dict[str, tuple[Lie, str]] = {
     ),
     "no certificates": (
         changed("timestamps/one/certificates.pem", lambda _: b"more"),
-        "timestamps/one/000004: certificates.pem: ",
+        "timestamps/one/certificates.pem: ",
     ),
     "a member that nobody needs": (
         added("records/more", listed=True),

@@ -188,8 +188,10 @@ def check_package(
     for record in records:
         _check_inclusion(record, head.checkpoint)
     matched = check_gone(records)
+    certificates = {name: _certificates(pem, name) for name, pem in contents.certificates.items()}
     stamped = [
-        _check_stamp(stamp, contents, head.checkpoint, trust, roots) for stamp in contents.stamps
+        _check_stamp(stamp, certificates[stamp.authority], head.checkpoint, trust, roots)
+        for stamp in contents.stamps
     ]
     package.check_pages()
     return Verdict(
@@ -284,7 +286,7 @@ def _check_order(
 
 def _check_stamp(
     stamp: StampItem,
-    contents: Contents,
+    certificates: Sequence[x509.Certificate],
     checkpoint: Checkpoint,
     trust: Trust,
     roots: Sequence[x509.Certificate],
@@ -306,7 +308,6 @@ def _check_stamp(
         )
     except ProofError as error:
         raise EvidenceError(f"{where}.path: the stamped head is not proven: {error}") from None
-    certificates = _certificates(contents.certificates[stamp.authority], where)
     try:
         time = verify_stamp(stamp.answer, stamp.note, _authority(stamp.authority, certificates))
     except StampError as error:
@@ -345,13 +346,14 @@ def _stamps(certificate: x509.Certificate) -> bool:
     return list(usage.value) == [ExtendedKeyUsageOID.TIME_STAMPING]
 
 
-def _certificates(pem: bytes, where: str) -> list[x509.Certificate]:
+def _certificates(pem: bytes, authority: str) -> list[x509.Certificate]:
+    where = f"timestamps/{authority}/certificates.pem"
     if len(pem) > MAX_PEM:
-        raise EvidenceError(f"{where}: certificates.pem has over {MAX_PEM} bytes")
+        raise EvidenceError(f"{where} has over {MAX_PEM} bytes")
     try:
         return x509.load_pem_x509_certificates(pem)
     except (ValueError, x509.InvalidVersion) as error:
-        raise EvidenceError(f"{where}: certificates.pem: {error}") from None
+        raise EvidenceError(f"{where}: {error}") from None
 
 
 def _signed_at(seconds: int | None) -> datetime | None:

@@ -260,8 +260,9 @@ class _Reader:
         jws = ""
         if item.why is Why.CHOSEN:
             try:
-                text = self._get(f"{directory}/disclosures.txt").decode("ascii", "replace")
-                jws, disclosed = sdjwt.split(text)
+                # No more of it than shows that it is too long.
+                data = self._get(f"{directory}/disclosures.txt")[: sdjwt.MAX_SD_JWT_SIZE + 1]
+                jws, disclosed = sdjwt.split(data.decode("ascii", "replace"))
             except EventRefused as error:
                 raise EvidenceError(f"{directory}/disclosures.txt: {error}") from None
         gone = [_gone(part, f"{where}.parts[{i}]") for i, part in enumerate(listed)]
