@@ -7,12 +7,14 @@ import contextlib
 import json
 import sqlite3
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.audit.producer import SHOP, access, received, signed
 from tests.audit.tenant import create, opened, registration
@@ -53,6 +55,7 @@ class Taker:
         self.told: list[dict[str, Any]] = []
         self.refused: list[str] = []
         self.refuse: Callable[[dict[str, Any]], bool] = lambda _: False
+        self.error: Exception = AlertError("not now")
         self.stuck = asyncio.Event()
         self.stuck.set()
         self.at_once = self.most = 0
@@ -67,7 +70,7 @@ class Taker:
             self.at_once -= 1
         if self.refuse(fields):
             self.refused.append(fields["id"])
-            raise AlertError("not now")
+            raise self.error
         self.told.append(fields)
 
     def stages(self) -> list[tuple[str, str, str]]:
@@ -202,6 +205,25 @@ async def test_a_sink_that_fails_is_tried_again_and_holds_up_no_other(tmp_path: 
     assert bad.stages() == good.stages()
 
 
+@pytest.mark.parametrize("error", [OSError(28, "no space"), KeyError("alice"), RuntimeError()])
+async def test_a_sink_that_fails_as_nobody_foresaw(tmp_path: Path, error: Exception) -> None:
+    taker = Taker()
+    taker.error, taker.refuse = error, lambda _: True
+    async with tenant(tmp_path) as (records, clock):
+        for number in range(12):
+            await records.record(opt_out(f"R-{number:02}", START))
+        clock.now = START + timedelta(days=30)
+        with capture_logs() as said:
+            async with telling(tmp_path, records, taker):
+                await until(lambda: len(taker.refused) > 4 * alerter.AT_ONCE)
+                taker.refuse = lambda _: False
+                await until(lambda: len(taker.told) == 12)
+    assert {(line["event"], line["log_level"]) for line in said} == {
+        ("an alert was not told", "error")
+    }
+    assert all(line["exc_info"] is error for line in said)
+
+
 async def test_a_sink_that_never_answers_keeps_no_record_from_being_made(tmp_path: Path) -> None:
     taker = Taker()
     taker.stuck.clear()
@@ -249,8 +271,9 @@ async def test_a_kill_between_the_sending_and_the_writing_down(
     assert len({each["id"] for each in taker.told}) == 1
 
 
+@pytest.mark.parametrize("error", [AlertError("no"), OSError(5, "no"), ValueError("no")])
 async def test_deadlines_that_cannot_be_reckoned_stop_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     taker = Taker()
     async with tenant(tmp_path) as (records, clock):
@@ -259,7 +282,7 @@ async def test_deadlines_that_cannot_be_reckoned_stop_nothing(
         with monkeypatch.context() as patch:
 
             async def fail(*_: object) -> int:
-                raise AlertError("no")
+                raise error
 
             patch.setattr(type(records.docket), "standings", fail)
             async with telling(tmp_path, records, taker):
@@ -312,6 +335,30 @@ async def test_a_command_that_fails(
     monkeypatch.setattr(hooks, "COMMAND_SECONDS", 0.1)
     with pytest.raises(AlertError, match=said):
         await Alerts(Command(command)).send(b"{}")
+
+
+async def test_a_command_that_finds_no_room_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got = tmp_path / "got"
+    script = f"import sys\nwith open({str(got)!r}, 'a') as f: f.write(sys.stdin.read())"
+    command = Alerts(Command([sys.executable, "-c", script]))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(AlertError, match="cannot be run: No such file"):
+        await command.send(b"{}")
+    async with tenant(tmp_path) as (records, clock):
+        for number in range(alerter.AT_ONCE + 2):
+            await records.record(opt_out(f"R-{number}", START))
+        clock.now = START + timedelta(days=30)
+        with capture_logs() as said:
+            async with telling(tmp_path, records, command):
+                await until(lambda: len(said) > 2 * alerter.AT_ONCE)
+                monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+                await until(
+                    lambda: (
+                        got.exists() and len(got.read_text().splitlines()) == alerter.AT_ONCE + 2
+                    )
+                )
 
 
 async def test_a_webhook_that_is_away() -> None:

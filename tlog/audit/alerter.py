@@ -122,6 +122,8 @@ class Alerter:
                 await self._find()
             except (AuditError, StoreError) as error:
                 _log.error("deadlines not reckoned", log=self._records.log.name, reason=str(error))
+            except Exception as error:  # noqa: BLE001 -- the next look may do better
+                _log.critical("deadlines not reckoned", log=self._records.log.name, exc_info=error)
             await asyncio.sleep(self._look)
 
     async def _find(self) -> None:
@@ -156,8 +158,11 @@ class Alerter:
             try:
                 await way.sink.send(alert.event())
                 await self._blocking(partial(self._store.put, way.sink.name, alert.id))
-            except AlertError as error:
-                _log.warning("an alert was not told", sink=way.sink.name, reason=str(error))
+            except Exception as error:  # noqa: BLE001 -- it is told again, whatever it was
+                if isinstance(error, AlertError):
+                    _log.warning("an alert was not told", sink=way.sink.name, reason=str(error))
+                else:
+                    _log.error("an alert was not told", sink=way.sink.name, exc_info=error)
                 pause, way.pause = way.pause, min(2 * way.pause, MAX_PAUSE)
                 await asyncio.sleep(pause)
                 if way.due.get(alert.id) == alert:  # behind all others

@@ -86,9 +86,9 @@ class Command:
 
     async def send(self, event: bytes) -> None:
         """See `Sink.send`."""
-        # Not a pipe: a program need not read all of it, or any.
-        with tempfile.TemporaryFile() as file:
-            try:
+        try:
+            # Not a pipe: a program need not read all of it, or any.
+            with tempfile.TemporaryFile() as file:
                 file.write(event + b"\n")
                 file.seek(0)
                 child = await asyncio.create_subprocess_exec(
@@ -97,8 +97,8 @@ class Command:
                     stdout=sys.stderr,  # standard output is for events
                     start_new_session=True,
                 )
-            except OSError as error:
-                raise DeliveryError(f"{self.name} cannot be run: {error.strerror}") from None
+        except OSError as error:
+            raise DeliveryError(f"{self.name} cannot be run: {error.strerror}") from None
         await self._end(child)
 
     async def _end(self, child: asyncio.subprocess.Process) -> None:
