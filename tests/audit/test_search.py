@@ -22,7 +22,7 @@ from tlog.audit.index import DIRECTORY, Index
 from tlog.audit.indexer import reindex
 from tlog.audit.reading import Access, Caller
 from tlog.audit.records import Records
-from tlog.audit.search import MAX_PAGE, MAX_TEXT, Query, find, search, show
+from tlog.audit.search import MAX_PAGE, MAX_TEXT, Query, find, find_all, search, show
 from tlog.audit.tokens import canonical, identifier_of
 from tlog.audit.vault import Erasure
 from tlog.log import InvalidRequest, Log, OutOfRange, Unavailable
@@ -185,11 +185,12 @@ async def test_pages_are_recorded_under_whom_they_open(tmp_path: Path) -> None:
         page = await search(records, EVE, Query(subject=ALICE), limit=2)
         assert [each.index for each in page.records] == about_alice[:2]
         last = await search(records, EVE, Query(subject=ALICE), limit=2, cursor=page.cursor)
-        # The reading of the first page was about her, and is found too.
-        assert last.records[0].index == about_alice[2]
-        assert str(last.records[1].payload["type"]) == "log.read"
+        assert [each.index for each in last.records] == about_alice[2:]
         assert not last.cursor
-        read = records.read(last.records[1].index)
+        # The reading of each page was about her, too: the next search finds it.
+        again = await search(records, EVE, Query(subject=ALICE, types=("log.read",)))
+        assert [each.payload["count"] for each in again.records] == [2, 1]
+        read = records.read(again.records[0].index)
         said = {d.name: d.value for part in read.parts for d in part.disclosures}
         assert said["actor"] == {"id": "eve", "kind": "local_user"}
         assert said["id"] == ALICE
@@ -396,6 +397,74 @@ async def test_a_page_opens_no_more_than_one_record_of_it_names(tmp_path: Path) 
                 break
         assert (seen, pages) == (recorded, 5)
         assert len(await found(records, types=("log.read",))) == pages
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("limit", [1, 2, 100])
+async def test_a_search_ends_however_much_is_recorded_meanwhile(
+    tmp_path: Path, newest_first: bool, limit: int
+) -> None:
+    """A page is itself recorded under all whom it names; others record on, and date it back."""
+    crowd = [f"user{number}@example.com" for number in range(64)]
+    async with tenant(tmp_path) as records:
+        now = records.clock()
+        times = [now - timedelta(hours=hours) for hours in (5, 1, 3)]
+        sent = [
+            signed(access(*crowd, occurred_at=at, personal={}), seq)
+            for seq, at in enumerate(times, 1)
+        ]
+        recorded = indices(await records.accept(sent))
+        expected = sorted(recorded, key=lambda index: times[index - recorded[0]])
+        query = Query(subject=crowd[7], newest_first=newest_first)
+        size, seen, cursor, seq = records.log.sequencer.edge.size, [], "", 3
+        for _ in recorded:
+            page = await search(records, EVE, query, limit=limit, cursor=cursor)
+            assert page.complete_to == size
+            seen += [each.index for each in page.records]
+            for hours in (6, 2, -1):
+                seq += 1
+                at = now - timedelta(hours=hours)
+                await records.accept([signed(access(*crowd, occurred_at=at, personal={}), seq)])
+            if not (cursor := page.cursor):
+                break
+        assert not cursor
+        assert seen == expected[:: -1 if newest_first else 1]
+        # All of it is found by the next search: three for each page, and the page's own.
+        assert len(await find_all(records, query)) == 3 + 4 * 3
+
+
+async def test_an_export_ends_however_much_is_recorded_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tenant(tmp_path) as records:
+        sent = [signed(access(ALICE), seq) for seq in range(1, 6)]
+        recorded = indices(await records.accept(sent))
+        assert records.index is not None
+        real, seq = records.index.find, 5
+
+        async def found(wanted: index_module.Wanted) -> list[index_module.Place]:
+            nonlocal seq
+            if seq < 50:
+                seq += 2
+                more = [signed(access(ALICE), seq - 1), signed(access(ALICE), seq)]
+                await records.accept(more)
+            return await real(wanted)
+
+        monkeypatch.setattr(search_module, "_ALL", 2)
+        monkeypatch.setattr(records.index, "find", found)
+        assert list(await find_all(records, Query(subject=ALICE))) == recorded
+
+
+async def test_pages_of_an_index_that_is_made_anew_say_how_far_they_go(tmp_path: Path) -> None:
+    async with tenant(tmp_path) as records:
+        await records.accept([signed(access(ALICE), seq) for seq in range(1, 6)])
+        query = Query(subject=ALICE)
+        first = await search(records, EVE, query, limit=1)
+        assert records.index is not None
+        records.index.size = 3  # as it would be then
+        page = await search(records, EVE, query, limit=1, cursor=first.cursor, patience=0)
+        assert page.complete_to == 3
+        assert (page.records, page.cursor) == ([], "")
 
 
 async def test_one_record(tmp_path: Path) -> None:

@@ -80,6 +80,25 @@ def test_filters_pages_and_time(run: Run, served: Served) -> None:
     assert run("records", "--producer", "shop", "--since", "2020-13-01").code == 1
 
 
+@pytest.mark.parametrize("order", [(), ("--newest",)])
+def test_all_pages_are_those_of_one_search(
+    run: Run, served: Served, tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    """More people than a page is of: whose reading is a record about all of them."""
+    crowd = [f"user{number}@example.com" for number in range(64)]
+    with Producer(
+        served.grpc, key=tmp_path / "shop.key", tenant="acme", spool=tmp_path / "s"
+    ) as producer:
+        producer.record("access.read", subjects=crowd, purpose="monthly list", actor="clerk")
+        assert producer.flush(20), producer.problem
+    for before in range(3):
+        result = run("records", "--subject", crowd[7], "--all", "--limit", "1", "--json", *order)
+        *records, last = map(json.loads, result.out.splitlines())
+        # Each reading of a page of the searches before is one more.
+        assert len(records) == 2**before
+        assert last["cursor"] == ""
+
+
 def test_nobody_reads_without_a_purpose(
     run: Run, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,7 @@ class Wanted:
         since: not before; microseconds.
         until: before.
         after: beyond this place, in the order that is asked for.
+        size: among so many of the first entries of the log.
         newest_first: the order.
         limit: of places.
     """
@@ -128,6 +129,7 @@ class Wanted:
     since: int | None = None
     until: int | None = None
     after: Place | None = None
+    size: int | None = None
     newest_first: bool = False
 
 
@@ -341,9 +343,12 @@ class Index:
                 )
                 conditions.append(about if name in _TOKENS else f"r.{name} IN ({marks})")
                 given += others
-        for sign, bound in ((">=", wanted.since), ("<", wanted.until)):
+        bounds = (
+            (f"{at} >=", wanted.since), (f"{at} <", wanted.until), (f"{idx} <", wanted.size),
+        )  # fmt: skip
+        for what, bound in bounds:
             if bound is not None:
-                conditions.append(f"{at} {sign} ?")
+                conditions.append(f"{what} ?")
                 given.append(bound)
         if wanted.after is not None:
             sign = "<" if wanted.newest_first else ">"

@@ -44,7 +44,7 @@ MAX_NAMINGS: Final = 128
 PATIENCE: Final = 10.0
 """Seconds for the index to have what the log had when the search came in."""
 _ALL: Final = 4096
-_CURSOR: Final = struct.Struct(">?qQ")
+_CURSOR: Final = struct.Struct(">?qQQ")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -103,7 +103,8 @@ class Page:
     Attributes:
         records: in the order that was asked for.
         cursor: of the next page; empty at the end.
-        complete_to: entries of the log that were searched.
+        complete_to: entries of the log that were searched: on each page as many as on the first.
+            What is recorded later, each reading of a page too, is in none of them.
     """
 
     records: Sequence[StoredRecord]
@@ -144,14 +145,17 @@ async def search(
     """
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidRequest(f"{limit} records on a page: 1 to {MAX_PAGE}", field="limit")
-    after = _place(cursor, query) if cursor else None
+    after, size = _position(cursor, query) if cursor else (None, None)
     places, complete_to = await find(
-        records, query, limit=limit + 1, after=after, patience=patience
+        records, query, limit=limit + 1, after=after, size=size, patience=patience
     )
     found = [index for _, index in places[:limit]]
     shown = await _noted(records, access, found, lambda: asked(records.vault, query))
-    more = len(shown) < len(places)
-    return Page(shown, _cursor(places[len(shown) - 1], query) if more else "", complete_to)
+    following = ""
+    if len(shown) < len(places):
+        place = places[len(shown) - 1]
+        following = encode_base64url(_CURSOR.pack(query.newest_first, *place, complete_to))
+    return Page(shown, following, complete_to)
 
 
 async def show(records: Records, access: Access, index: int) -> StoredRecord:
@@ -171,9 +175,18 @@ async def find(
     *,
     limit: int,
     after: Place | None = None,
+    size: int | None = None,
     patience: float = PATIENCE,
 ) -> tuple[list[Place], int]:
     """Where the records are that a query finds: their public claims alone, and recorded nowhere.
+
+    Args:
+        records: the tenant's.
+        query: which records.
+        limit: of places.
+        after: the last place that was found before.
+        size: entries of the log that were searched then; all, if this is the first look.
+        patience: seconds to wait for the index.
 
     Returns:
         Their places, and the entries of the log that were searched.
@@ -184,7 +197,9 @@ async def find(
     """
     if (index := records.index) is None:
         raise Unavailable("this log has no search index: serve it, or make it with tlog reindex")
-    complete_to = await index.caught_up(records.log.sequencer.edge.size, patience=patience)
+    edge = records.log.sequencer.edge.size
+    size = edge if size is None else min(size, edge)
+    complete_to = min(await index.caught_up(size, patience=patience), size)
     try:
         places = await index.find(
             Wanted(
@@ -193,6 +208,7 @@ async def find(
                 since=None if query.since is None else microseconds(query.since),
                 until=None if query.until is None else microseconds(query.until),
                 after=after,
+                size=complete_to,
                 newest_first=query.newest_first,
             )
         )
@@ -209,8 +225,9 @@ async def find_all(records: Records, query: Query) -> array[int]:
     """
     found = array("Q")
     after: Place | None = None
+    size: int | None = None
     while True:
-        places, _ = await find(records, query, limit=_ALL, after=after)
+        places, size = await find(records, query, limit=_ALL, after=after, size=size)
         found.extend([index for _, index in places])
         if len(places) < _ALL:
             return array("Q", sorted(found))
@@ -322,15 +339,12 @@ def _check(field: str, value: str) -> None:
         raise InvalidRequest("it has control characters", field=field)
 
 
-def _cursor(place: Place, query: Query) -> str:
-    return encode_base64url(_CURSOR.pack(query.newest_first, *place))
-
-
-def _place(cursor: str, query: Query) -> Place:
+def _position(cursor: str, query: Query) -> tuple[Place, int]:
+    """Where the page before ended, and how many entries were searched for it."""
     try:
-        newest_first, at, index = _CURSOR.unpack(decode_base64url(cursor, field="cursor"))
+        newest_first, at, index, size = _CURSOR.unpack(decode_base64url(cursor, field="cursor"))
     except (EventRefused, struct.error):
         raise InvalidRequest("not what a page before this one gave", field="cursor") from None
     if newest_first != query.newest_first or index >= 1 << 63:
         raise InvalidRequest("it goes with another order: ask in that one", field="cursor")
-    return at, index
+    return (at, index), size

@@ -224,7 +224,9 @@ class SearchRequest(_message.Message):
     limit: _builtins.int
     """At most as many records, up to 100; 0 for 25. There may be fewer, and more on the next page."""
     cursor: _builtins.str
-    """From the answer before this one, to the same question."""
+    """From the answer before this one, to the same question. It goes on in what the log had when the
+    first page was asked for: what is recorded later, each reading of a page too, is on none.
+    """
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Records of one of these types, at most 64."""
@@ -269,7 +271,7 @@ class SearchResponse(_message.Message):
     cursor: _builtins.str
     """For the next page; empty when this is the last one."""
     complete_to: _builtins.int
-    """How many entries of the log were searched."""
+    """How many entries of the log were searched: for a later page, as many as for the first."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___FoundRecord]:
         """In the order that was asked for."""
