@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from tests.audit.producer import signer_of
 from tests.client import audit_server as double_server
@@ -89,7 +91,9 @@ def test_what_is_refused_is_set_aside_and_told(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_each_is_told_in_the_log_even_if_the_application_fails_to_listen(tmp_path: Path) -> None:
+def test_each_is_told_in_the_log_even_if_the_application_fails_to_listen(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def listen(refusal: Refusal) -> None:
         raise KeyError(refusal.seq)
 
@@ -99,18 +103,48 @@ def test_each_is_told_in_the_log_even_if_the_application_fails_to_listen(tmp_pat
         for _ in range(3):
             shop.record("log.heartbeat")
         record(shop)
-    with (
-        capture_logs() as said,
-        served(double) as target,
-        producer(target, tmp_path, on_refused=listen) as shop,
-    ):
+    with served(double) as target, producer(target, tmp_path, on_refused=listen) as shop:
         assert shop.flush(20)
-    lines = [line for line in said if line["event"] == "an event is refused"]
-    assert [(line["seq"], line["reason"]) for line in lines] == [
-        (seq, "type: not here") for seq in (1, 2, 3)
-    ]
-    assert {line["kept"] for line in lines} == {str(tmp_path / "spool" / "refused.jsonl")}
+    lines = [line for line in caplog.records if line.name == "tlog.client.drain"]
+    told = [line.getMessage() for line in lines if line.levelno == logging.ERROR]
+    kept = tmp_path / "spool" / "refused.jsonl"
+    assert told == [f"event {seq} is refused: type: not here. It is in {kept}" for seq in (1, 2, 3)]
     assert double.seqs() == [4]
+
+
+APPLICATION = """
+import sys, time
+from tlog.client import Producer
+with Producer(sys.argv[1], key=sys.argv[2], tenant="acme", spool=sys.argv[3]) as shop:
+    shop.record("log.heartbeat")
+    while not shop.problem:
+        time.sleep(0.01)
+    print("its own")
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("", True),
+        ("import logging; logging.getLogger('tlog').addHandler(logging.NullHandler())", False),
+        ("import logging; logging.getLogger('tlog').setLevel(logging.CRITICAL)", False),
+    ],
+)
+def test_standard_output_is_the_applications(tmp_path: Path, setting: str, said: bool) -> None:
+    """A pipe, or CGI, is spoiled by any line of ours; what becomes of them is for it to say."""
+    key = key_file(tmp_path)
+    with producer("127.0.0.1:1", tmp_path) as shop:
+        record(shop)
+    (torn,) = (tmp_path / "spool").glob("*.segment")
+    with torn.open("ab") as file:
+        file.write(b"torn")
+    arguments = ["127.0.0.1:1", str(key), str(tmp_path / "spool")]
+    command = [sys.executable, "-c", setting + APPLICATION, *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout == "its own\n"
+    for line in (f"{torn}: a torn tail of 4 bytes is cut\n", "2 events wait in the spool: "):
+        assert (line in ran.stderr) == said
 
 
 def test_a_producer_that_is_not_known_waits_until_it_is(tmp_path: Path) -> None:

@@ -68,7 +68,9 @@ def test_it_is_recorded_through_outage_and_restart(tmp_path: Path) -> None:
     ]
 
 
-def test_what_room_is_left_is_for_what_happened(tmp_path: Path) -> None:
+def test_what_room_is_left_is_for_what_happened(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with producer("127.0.0.1:1", tmp_path, max_bytes=4 << 20, heartbeat=SECONDS) as shop:
         while shop.spool.used_bytes <= shop.spool.max_bytes // 2:
             shop.record("access.read", **READ, details="x" * 40_000)
@@ -81,6 +83,9 @@ def test_what_room_is_left_is_for_what_happened(tmp_path: Path) -> None:
         with pytest.raises(SpoolFull):
             while True:
                 shop.record("access.read", **READ, details="x" * 40_000)
+    told = [each.getMessage() for each in caplog.records if each.name.endswith(".heartbeat")]
+    assert len(told) == 1
+    assert told[0].startswith("no heartbeat: ")
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 86_401])

@@ -206,7 +206,9 @@ async def test_a_state_that_cannot_be_written_ends_the_monitor(
             await asyncio.wait_for(running, 10)
 
 
-async def test_once(tmp_path: Path, served: HttpLog, found: Sink, alarms: Sink) -> None:
+async def test_once(
+    tmp_path: Path, served: HttpLog, found: Sink, alarms: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
     async with monitored(tmp_path, found, alarms, log=served.url) as monitor:
         await monitor.once()
     served.show(ENTRIES[:299])
@@ -214,6 +216,8 @@ async def test_once(tmp_path: Path, served: HttpLog, found: Sink, alarms: Sink) 
     async with monitored(tmp_path, found, alarms, log=served.url) as monitor:
         with pytest.raises(DeliveryError):
             await monitor.once()
+    told = [each.getMessage() for each in caplog.records if each.name == "tlog.client.monitor"]
+    assert set(told) == {"not delivered to alarms, trying again: not\N{REPLACEMENT CHARACTER}now"}
     assert alarms.alarms() == []
     alarms.fails = lambda event: False
     async with monitored(tmp_path, found, alarms, log=served.url) as monitor:

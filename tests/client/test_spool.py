@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import random
+import re
 import shutil
 import signal
 import stat
@@ -96,7 +97,9 @@ def test_every_byte_flipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         shutil.rmtree(copy)
 
 
-def test_segments_that_are_missing_changed_or_cut(tmp_path: Path) -> None:
+def test_segments_that_are_missing_changed_or_cut(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = tmp_path / "whole"
     made = dict(enumerate(filled(whole, 24), 1))
     names = [path.name for path in segments(whole)]
@@ -110,7 +113,11 @@ def test_segments_that_are_missing_changed_or_cut(tmp_path: Path) -> None:
         for _ in range(2):  # it is not forgotten by being told
             with pytest.raises(SpoolDamaged, match=match):
                 opened(copy)
+        caplog.clear()
         spool = opened(copy, abandon_damaged=True)
+        (told,) = [each.getMessage() for each in caplog.records]
+        assert told.startswith(f"records of the spool {copy} are lost: ")
+        assert re.search(match, told)
         assert put(spool, b"next") == 25
         assert drained(spool) == {n: d for n, d in made.items() if n not in lost} | {25: b"next"}
         spool.close()

@@ -243,7 +243,7 @@ async def test_keys_without_a_time_are_as_old_as_they_were_first_seen(
 
 @pytest.mark.parametrize("how", ["gone", "hangs", "fails", "never there"])
 async def test_a_log_that_cannot_be_read_is_stale_in_the_end(
-    tmp_path: Path, served: HttpLog, how: str
+    tmp_path: Path, served: HttpLog, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
     watcher = Watcher(tmp_path, served.url, VERIFIER, stale_after=60.0, clock=clock)
@@ -261,6 +261,8 @@ async def test_a_log_that_cannot_be_read_is_stale_in_the_end(
         await watch.check(patience=0.5)
         assert watch.reached is False
         assert list(watch.watched.alarms) == ["stale"]
+        (told,) = [each for each in caplog.records if each.name == "tlog.client.watch"]
+        assert told.getMessage().startswith(f"log {watch.name} is not reached: ")
         served.hang.clear()
 
 

@@ -8,7 +8,8 @@ and nothing of it is remembered. `Auditor` holds a whole log against its head (`
 and its past (`progress`). `Monitor` follows logs for years: `watch` has one of them, `watchfile`
 what is remembered of it, and `rules` what is looked for in entries. `Producer` records at the point
 of action: `spool` keeps the records on the local disk, and `drain` brings them to the server;
-`heartbeat` gives signs of life, and `hooks` records from frameworks.
+`heartbeat` gives signs of life, and `hooks` records from frameworks. What goes on without a caller
+is told through `logging`, of which the application has the say.
 """
 
 from tlog.audit import bytes_of

@@ -10,6 +10,7 @@ old key signed, and came too late for it, does not hold back what the new one si
 from __future__ import annotations
 
 import json
+import logging
 import random
 import threading
 import time
@@ -19,11 +20,10 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import grpc
-import structlog
 
 from tlog.audit.jws import parse_jws
 from tlog.audit.sdjwt import split
-from tlog.client.errors import ClientError, Refused, VerificationError
+from tlog.client.errors import ClientError, Refused, VerificationError, printable
 from tlog.client.frames import Frame
 from tlog.client.spool import Spool
 from tlog.client.transport import FIRST_PAUSE
@@ -37,7 +37,7 @@ TIDY_SECONDS: Final = 5.0
 _KEY, _TENANT = "jws.header.kid", "tenant"
 _TOO_LARGE = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED})
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +182,8 @@ class Drain:
         if settled:
             self._spool.advance(frames[:settled])
         for frame, outcome in refused:
-            _log.error(
-                "an event is refused",
-                seq=frame.number,
-                field=outcome.field,
-                reason=outcome.reason,
-                kept=str(self._spool.refused),
-            )
+            reason, kept = printable(outcome.reason), self._spool.refused
+            _log.error("event %d is refused: %s. It is in %s", frame.number, reason, kept)
         if self._on_refused is not None:
             for frame, outcome in refused:
                 self._on_refused(Refusal(frame.number, outcome))
@@ -209,7 +204,8 @@ class Drain:
         known = isinstance(error, (ClientError, OSError))
         problem = (known and str(error)) or _place_of(error)
         if problem != self.problem:
-            _log.warning("events wait in the spool", reason=problem, waiting=self._spool.waiting)
+            waiting = self._spool.waiting
+            _log.warning("%d events wait in the spool: %s", waiting, printable(problem))
         self.problem = problem
 
 

@@ -6,13 +6,12 @@ without it: nothing happened, or nothing was recorded.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
-
-import structlog
 
 from tlog.audit import EventRefused
 from tlog.client.errors import SpoolError
@@ -20,7 +19,7 @@ from tlog.client.errors import SpoolError
 LONGEST: Final = 86_400.0
 """Seconds between two heartbeats, at most."""
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def check_seconds(seconds: float) -> None:
@@ -70,7 +69,7 @@ class Heartbeat:
             self._beat()
         except (EventRefused, SpoolError) as error:
             if (problem := str(error)) != self._problem:
-                _log.warning("no heartbeat", reason=problem)
+                _log.warning("no heartbeat: %s", problem)
             self._problem = problem
         else:
             self._problem = ""

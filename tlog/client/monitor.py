@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
-
-import structlog
 
 from tlog.client.errors import ClientError, printable
 from tlog.client.rules import Rule
@@ -20,7 +19,7 @@ LEAST_PATIENCE = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 ONCE_ATTEMPTS = 4
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class DeliveryError(ClientError):
@@ -155,7 +154,7 @@ class Monitor:
                 if self.undelivered[sink.name] == self._attempts:
                     raise
                 reason = printable(str(error))
-                _log.warning("not delivered; trying again", to=sink.name, reason=reason)
+                _log.warning("not delivered to %s, trying again: %s", sink.name, reason)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:

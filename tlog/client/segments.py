@@ -6,13 +6,12 @@ before the next one began.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
-
-import structlog
 
 from tlog.client.errors import SpoolDamaged
 from tlog.client.files import replace_file
@@ -20,7 +19,7 @@ from tlog.client.frames import Damage, Frame, frame_size, read_frames
 
 _NAME = re.compile(r"\d{20}\.segment")
 _TORN_COPY = re.compile(rf"{_NAME.pattern}[a-z0-9_]{{8}}")  # of `trim`, as `replace_file` names it
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -138,7 +137,7 @@ class _Damages:
                 "directory if you can, or copy it and open it with abandon_damaged=True: the rest "
                 "is delivered, and the log records the gap"
             )
-        _log.error("records are lost", spool=str(self.directory), damage=self.found)
+        _log.error("records of the spool %s are lost: %s", self.directory, "; ".join(self.found))
 
 
 @dataclass(slots=True)
@@ -174,7 +173,7 @@ def _untorn(segment: Segment, items: list[Frame | Damage], durable: int) -> list
         if item.number <= max([durable, *later]):
             continue
         torn = segment.size - item.offset
-        _log.warning("a torn tail is cut", segment=str(segment.path), bytes=torn)
+        _log.warning("%s: a torn tail of %d bytes is cut", segment.path, torn)
         os.truncate(segment.path, item.offset)
         segment.size = item.offset
         return items[:i]

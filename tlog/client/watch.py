@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
-
-import structlog
 
 from tlog.client.errors import Check, Unreachable, VerificationError, printable
 from tlog.client.rules import Found, Rule, found
@@ -58,7 +57,7 @@ _KINDS: dict[Check, Kind] = {
     "fork": "fork",
 }
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 Deliver = Callable[[Rule, Event], Awaitable[None]]
 
@@ -196,7 +195,7 @@ class Watch:
 
     def _reached(self, problem: str | None) -> None:
         if self.reached is not False and problem is not None:
-            _log.warning("log cannot be read", log=self.name, reason=problem)
+            _log.warning("log %s is not reached: %s", self.name, problem)
         self.reached = problem is None
 
     # ---- entries ----
