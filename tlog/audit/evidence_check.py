@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Final, Protocol
 
 from cryptography import x509
@@ -188,11 +189,12 @@ def check_package(
     for record in records:
         _check_inclusion(record, head.checkpoint)
     matched = check_gone(records)
-    certificates = {name: _certificates(pem, name) for name, pem in contents.certificates.items()}
-    stamped = [
-        _check_stamp(stamp, certificates[stamp.authority], head.checkpoint, trust, roots)
-        for stamp in contents.stamps
-    ]
+    stamped = []
+    for name, stamps in groupby(contents.stamps, key=lambda stamp: stamp.authority):
+        certificates = _certificates(contents.certificates[name], name)
+        stamped += [
+            _check_stamp(stamp, certificates, head.checkpoint, trust, roots) for stamp in stamps
+        ]
     package.check_pages()
     return Verdict(
         contents,
