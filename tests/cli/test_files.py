@@ -45,6 +45,24 @@ def test_a_pipe_is_written_through(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no such directory here")
+def test_the_pipe_of_a_shell_is_written_through() -> None:
+    """`-o >(gzip > feed.gz)`: a link to what has no path."""
+    read, write = os.pipe()
+    with open(read, "rb") as reader, open(write, "wb"):
+        with whole_file(Path(f"/dev/fd/{write}")) as file:
+            file.write(b"through")
+        assert os.read(reader.fileno(), 99) == b"through"
+
+
+def test_a_link_to_itself_becomes_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "loop"
+    path.symlink_to(path)
+    with whole_file(path) as file:
+        file.write(b"whole")
+    assert path.read_bytes() == b"whole"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
 def test_a_device_stays_and_a_full_one_is_told(tmp_path: Path) -> None:
     null = tmp_path / "null"

@@ -27,12 +27,12 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    # Of a link what it leads to: /dev/stdout is one.
-    path = path.resolve()
     if path.exists() and not path.is_file():
-        with path.open("wb", buffering=0) as through:
+        with path.open("wb") as through:
             yield through
         return
+    # Of a link what it leads to, or /dev/stdout is a link no more.
+    path = Path(os.path.realpath(path))
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
