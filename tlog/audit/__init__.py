@@ -75,9 +75,9 @@ kept another copy, no system can prove.
 what they prove of the time of an entry.
 
 **Evidence.** Chosen records go into one file (`evidence`, `evidence_file` over `zipped`), which
-`evidence_check` verifies, purely, for somebody who trusts nothing in it, what is said to be gone with
-`evidence_gone`; `evidence_page` makes what people read. `collecting` gathers it from a log that runs,
-and is imported by name.
+`evidence_check` verifies, purely, for somebody who trusts nothing in it, and `evidence_gone` what
+is said to be gone; `evidence_page` makes what people read. `collecting` gathers it from a log that
+runs, and is imported by name.
 """
 
 from tlog.audit.catalogue import Catalogue, TokenClass, default_catalogue, load_catalogue
