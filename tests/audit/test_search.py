@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -522,11 +523,64 @@ async def test_a_query_that_takes_too_long_is_ended(
         await records.accept(sent)
         assert (await find(records, Query(producer="shop"), limit=1))[0]
         monkeypatch.setattr(index_module, "SECONDS", -1.0)
+        monkeypatch.setattr(index_module, "QUICK", -1.0)
         monkeypatch.setattr(index_module, "_STEPS", 1)
         with pytest.raises(Unavailable, match="ask for less"):
             await find(records, Query(producer="shop"), limit=1)
         monkeypatch.undo()
         assert (await find(records, Query(producer="shop"), limit=1))[0]
+
+
+async def test_slow_queries_hold_up_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    real = Index.find
+
+    def slow(index: Index, wanted: index_module.Wanted, *, quick: bool = False) -> Any:
+        if wanted.limit == 7:
+            if quick:
+                raise index_module.TooSlow("later")
+            begun.set()
+            assert go_on.wait(20)
+        return real(index, wanted, quick=quick)
+
+    monkeypatch.setattr(Index, "find", slow)
+    async with tenant(tmp_path) as records:
+        sent = indices(await records.accept([signed(access(ALICE), 1)]))
+        indexer = records.index
+        assert indexer is not None
+        slows = [
+            asyncio.create_task(find(records, Query(subject=ALICE), limit=7)) for _ in range(3)
+        ]
+        assert await asyncio.to_thread(begun.wait, 20)
+        assert await found(records, subject=ALICE) == sent
+        # It is not taken away under the slow one.
+        indexer._damage = "as a test has it"
+        records.grew.set()
+        await asyncio.sleep(0.05)
+        assert not any(each.done() for each in slows)
+        go_on.set()
+        for each in slows:
+            places, _ = await each
+            assert {index for _, index in places} <= set(sent)
+        await records.accept([signed(access(ALICE), 2)])
+        assert (await found(records, subject=ALICE))[0] == sent[0]
+
+
+async def test_a_query_is_quick_or_has_the_time_that_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tenant(tmp_path) as records:
+        sent = indices(await records.accept([signed(access(ALICE), seq) for seq in range(1, 200)]))
+        monkeypatch.setattr(index_module, "QUICK", -1.0)
+        monkeypatch.setattr(index_module, "_STEPS", 1)
+        assert await found(records, producer="shop") == sent
+        index = Index(tmp_path / "log")
+        wanted = index_module.Wanted(limit=1, values={"producer": ["shop"]}, size=len(sent))
+        with pytest.raises(index_module.TooSlow):
+            index.find(wanted, quick=True)
+        index.close()
 
 
 async def found(records: Records, **query: Any) -> list[int]:

@@ -44,6 +44,8 @@ _FILE: Final = "records.db"
 _VERSION: Final = 3
 SECONDS: Final = 5.0
 """What one query may take."""
+QUICK: Final = 0.25
+"""What one may take that holds up others."""
 # Beyond so many, one condition is as good to begin with as another.
 _ENOUGH: Final = 20_000
 # So few records are put in order at once.
@@ -245,14 +247,14 @@ class Index:
         if counted != [*known]:
             raise IndexDamaged(f"{self._path} has {counted} rows of {tables}, not {[*known]}")
 
-    def find(self, wanted: Wanted) -> list[Place]:
+    def find(self, wanted: Wanted, *, quick: bool = False) -> list[Place]:
         """The places of the first records that are wanted.
 
         Raises:
-            TooSlow: it would take over `SECONDS`.
+            TooSlow: it would take over `SECONDS`, or over `QUICK` if it has to be quick.
             IndexDamaged: make it anew.
         """
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + (QUICK if quick else SECONDS)
         with self._errors():
             self._reader.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
             found = self._find(wanted)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from tlog.audit.errors import AuditError
-from tlog.audit.index import Index, IndexDamaged, Place, Wanted, Window
+from tlog.audit.index import Index, IndexDamaged, Place, TooSlow, Wanted, Window
 from tlog.audit.verifying import Verifiers
 from tlog.log import Log
 from tlog.merkle import TILE_WIDTH, ProofError, RightEdge, Tile
@@ -51,21 +51,32 @@ class Indexer:
         self._damage = ""
         self._hurry = asyncio.Event()
         self._workers = workers
+        # Slow searches have a thread of their own, so that they hold up each other alone.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"tlog-search-{log.name}")
+        self._slow_reader = ThreadPoolExecutor(1, thread_name_prefix=f"tlog-slow-{log.name}")
         self._grown = asyncio.Condition()
         self._index = open_index(directory, log)
+        self._slow_index = Index(directory)
         self.size = self._index.size
 
     def close(self) -> None:
         """Finish what is under way, and close it."""
         self._reader.shutdown()
+        self._slow_reader.shutdown()
         self._index.close()
+        self._slow_index.close()
 
     async def find(self, wanted: Wanted) -> list[Place]:
         """See `Index.find`."""
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._reader, lambda: self._index.find(wanted))
+            with contextlib.suppress(TooSlow):
+                return await loop.run_in_executor(
+                    self._reader, lambda: self._index.find(wanted, quick=True)
+                )
+            return await loop.run_in_executor(
+                self._slow_reader, lambda: self._slow_index.find(wanted)
+            )
         except IndexDamaged as error:
             self._damage = str(error)
             self._grew.set()
@@ -123,11 +134,14 @@ class Indexer:
 
         def swap() -> None:
             self._index.close()
+            self._slow_index.close()
             Index.remove(self._directory)
-            self._index = Index(self._directory)
+            self._index, self._slow_index = Index(self._directory), Index(self._directory)
 
-        # Between two searches.
-        await asyncio.get_running_loop().run_in_executor(self._reader, swap)
+        # Between two searches, and two slow ones.
+        await asyncio.get_running_loop().run_in_executor(
+            self._slow_reader, lambda: self._reader.submit(swap).result()
+        )
         self._damage, self.size = "", 0
 
 
