@@ -505,6 +505,7 @@ def deliver():
                 for frame in frames:
                     print("d%d" % frame.number, flush=True)
             spool.advance(frames)
+            spool.tidy()
 for run in (write, write, write, deliver):
     threading.Thread(target=run).start()
 """
@@ -529,7 +530,9 @@ def test_kill_loses_nothing_answered_for(tmp_path: Path) -> None:
         delivered |= {int(line[1:]) for line in said if line.startswith("d")}
     spool = opened(tmp_path)
     last = spool.next_number - 1
+    there = left_on_disk(tmp_path)
     left = drained(spool)
+    assert there == set(left)
     assert all(data == b"%d" % number * 20 for number, data in left.items())
     assert answered <= delivered | set(left)
     assert delivered | set(left) == set(range(1, last + 1))

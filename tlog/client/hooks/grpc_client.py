@@ -254,6 +254,9 @@ class _AioStreamStream(_Aio, grpc.aio.StreamStreamClientInterceptor):
 def aio_interceptors(producer: Producer, describe: Describe) -> list[grpc.aio.ClientInterceptor]:
     """For the channels of grpc.aio, which take one for each shape of calls.
 
+    Give many requests with one answer as an iterator: a `write` would wait for the interceptor, and
+    that for the answer.
+
     The arguments, and what is raised, are those of `AuditClientInterceptor`.
     """
     kinds = (_AioUnaryUnary, _AioStreamUnary, _AioUnaryStream, _AioStreamStream)
