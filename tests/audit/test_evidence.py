@@ -100,7 +100,7 @@ def test_the_time_of_a_witness_is_no_word_of_the_logs() -> None:
     class Trusting(Verifier):
         def weigh(self, note: bytes) -> Any:
             head = parse_unverified(note).checkpoint
-            return Weighed(head, ((GOOD.vkeys[0], None), (WITNESS.vkey, COSIGNED_AT))), None
+            return Weighed(head, ((GOOD.vkeys[0], None), (WITNESS.vkey, 1_600_000_000))), None
 
     verdict = check_package(GOOD.before, Trusting(GOOD.policy), roots=[GOOD.root])
     bound = verdict.chosen()[0].times[0]
