@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from binascii import a2b_base64, b2a_base64
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import isinf
 from typing import Any, NoReturn
@@ -73,8 +74,8 @@ def dump_json(value: Any) -> bytes:
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        names = Counter(name for name, _ in pairs)
+        twice = next(name for name, times in names.items() if times > 1)
         raise EventRefused(f"the name {twice!r:.80} stands twice in one object")
     return made
 

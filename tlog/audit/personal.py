@@ -37,20 +37,25 @@ _SHORT = (
     r"(?:[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{1,4}|[Ff](?:[CDcd][0-9A-Fa-f]|[Ee][89ABab])[0-9A-Fa-f])"
     r"(?::[0-9A-Fa-f]{1,4}){0,5}::(?:[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,5})?(?![^\W_]|::)"
 )
+# A host has 253 characters at most (RFC 1035, section 2.3.4).
 _EMAIL = re.compile(
     r"[@%](?:(?<=[^\s@:/<>]@)|(?<=[^\s@:/<>]%)40)"
-    r"(?:[^\s@:/<>]+\.[^\W\d_]{2,}|(?!v\d|sha\d+:)[^\W\d_])"
+    r"(?:[^\s@:/<>]{1,253}\.[^\W\d_]{2,}|(?!v\d|sha\d+:)[^\W\d_])"
 )
 # The first look is at what all of them begin with: most of a text does not.
-_NUMBER = re.compile(
-    rf"(?=[\dA-Fa-f(+])(?:{_APART}(?<!-)(?P<ssn>"
+_SSN = (
+    rf"{_APART}(?<!-)(?P<ssn>"
     r"(?!000|666|9)\d{3}(?P<gap>[- ])(?!00)\d{2}(?P=gap)(?!0000)\d{4})(?![^\W_]|-)"
-    rf"|{_CARD}"
-    rf"|{_APART}(?<!\+)(?P<phone>\+\d(?:[ ().-]{{0,2}}\d){{7,14}}(?![^\W_])"
+)
+_PHONE_OR_IP = (
+    rf"{_APART}(?<!\+)(?P<phone>\+\d(?:[ ().-]{{0,2}}\d){{7,14}}(?![^\W_])"
     r"|(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}(?![^\W_]|-))"
     rf"|{_APART}(?<!\.)(?P<ip>(?:{_OCTET}\.){{3}}{_OCTET}(?![^\W_]|\.)"
-    rf"|(?:[0-9A-Fa-f]{{1,4}}:){{4,7}}[0-9A-Fa-f:]{{1,9}}|{_SHORT}))"
+    rf"|(?:[0-9A-Fa-f]{{1,4}}:){{4,7}}[0-9A-Fa-f:]{{1,9}}|{_SHORT})"
 )
+_NUMBER = re.compile(rf"(?=[\dA-Fa-f(+])(?:{_SSN}|{_CARD}|{_PHONE_OR_IP})")
+_NO_CARD = re.compile(rf"(?=[\dA-Fa-f(+])(?:{_SSN}|{_PHONE_OR_IP})")
+_CARDS = re.compile(_CARD)
 _RANDOM = re.compile(
     r"(?<![^\W_])(?:[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
     r"|(?=\d*[A-Fa-f])(?:[0-9A-Fa-f]{8}){3,16})(?![^\W_])"
@@ -86,17 +91,25 @@ def find_personal(text: str) -> str | None:
 def _find(text: str) -> str | None:
     if _EMAIL.search(text):
         return "an e-mail address"
+    found = _NUMBER.search(text)
+    # Digits may go on and on that are no card, and hide what begins among them. They are looked at
+    # once for each: a text may be made to have as many groups as it can.
+    if found is not None and found.lastgroup == "card":
+        if _has_card(text):
+            return _NAMES["card"]
+        found = _NO_CARD.search(text)
+    return None if found is None else _NAMES[found.lastgroup or ""]
+
+
+def _has_card(text: str) -> bool:
     at = 0
-    while (found := _NUMBER.search(text, at)) is not None:
-        kind = found.lastgroup or ""
-        if kind != "card":
-            return _NAMES[kind]
-        groups = re.findall(r"\d+", found[kind])
+    while (found := _CARDS.search(text, at)) is not None:
+        *before, last = groups = re.findall(r"\d+", found["card"])
         if _holds_card(groups):
-            return _NAMES[kind]
-        # Something else may begin with the next group.
-        at = found.start() + len(groups[0])
-    return None
+            return True
+        # A list whose items a comma parts may begin with the last group.
+        at = found.end() - (len(last) if before else 0)
+    return False
 
 
 def _holds_card(groups: list[str]) -> bool:
