@@ -370,10 +370,8 @@ async def test_what_cannot_be_recorded_is_not_given_out(
     async with tenant(tmp_path, clock=clock) as records:
         await some(records)
         for refused in ("bob@example.com", "x" * 300):
-            order = Order(Query(), ALL, Format.CSV, refused)
             with pytest.raises(EventRefused, match="recipient"):
-                _ = [piece async for piece in export(records, EVE, order)]
-        assert records.log.sequencer.edge.size == 6
+                Order(Query(), ALL, Format.CSV, refused)
 
         async def away(_: object) -> None:
             raise Unavailable("no")

@@ -261,6 +261,7 @@ REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"disclose_all": True, "recipient": " "}, "recipient", "who gets it?"),
     ({"recipient": "dan@example.com"}, "recipient", "e-mail"),
     ({"recipient": "x" * 257}, "recipient", "the limit is 256"),
+    ({"recipient": "x" * 100_000}, "recipient", "the limit is 256"),
     ({"log": "other"}, "log", "other"),
 ]
 
@@ -278,6 +279,17 @@ async def test_what_is_refused_is_not_recorded(tmp_path: Path) -> None:
             violations = details_of(caught.value)["BadRequest"].field_violations
             assert violations[0].field == field, wrong
         assert len(types(records)) == FULFILLED + 1
+
+
+async def test_a_name_that_is_too_long_is_refused_unseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In canonical form it may have eighteen times as many characters."""
+    monkeypatch.setattr(evidence_service, "canonical", lambda _: pytest.fail("it was looked at"))
+    async with served(tmp_path) as (collector, _, _):
+        with pytest.raises(Refused, match="1025 characters: at most 1024") as refused:
+            await collector.collect(purpose="audit", subject="\ufdfa" * 1025)
+        assert refused.value.code is Code.INVALID_ARGUMENT
 
 
 async def test_nothing_is_given_out_that_cannot_be_recorded(tmp_path: Path) -> None:

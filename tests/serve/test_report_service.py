@@ -477,6 +477,7 @@ BAD_EXPORTS: list[tuple[dict[str, Any], str]] = [
     ({"disclose_all": True}, "recipient"),
     ({"disclose": ["actor"], "recipient": " "}, "recipient"),
     ({"disclose_all": True, "recipient": "bob@example.com"}, "recipient"),
+    ({"recipient": "x" * 100_000}, "recipient"),
     ({"disclose": ["x"] * 65, "recipient": "Agency"}, "disclose"),
     ({"disclose": [""], "recipient": "Agency"}, "disclose"),
     ({"types": ["x"] * 257}, "types"),

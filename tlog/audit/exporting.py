@@ -54,7 +54,7 @@ class Order:
         recipient: who gets it; needed if anything personal is given out.
 
     Raises:
-        EventRefused: personal data for nobody.
+        EventRefused: as `check_recipient`.
     """
 
     query: Query

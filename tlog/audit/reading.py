@@ -57,11 +57,13 @@ class Access:
 
 
 def check_recipient(recipient: str, *, disclosing: bool) -> None:
-    """Personal data is given out to somebody.
+    """Personal data is given out to somebody, whose name is public.
 
     Raises:
-        EventRefused: to nobody.
+        EventRefused: to nobody; or the name is too long, or seems to be a person's.
     """
+    if recipient:
+        _check("recipient", recipient)
     if disclosing and not recipient.strip():
         raise EventRefused(
             "who gets it? Personal data goes to nobody without a name: they are to be told of a "

@@ -86,7 +86,8 @@ def _choice(request: pb.CollectRequest) -> Choice:
     return Choice(
         frozenset(request.disclose),
         everything=request.disclose_all,
-        subject=canonical(request.subject),
+        # A query has no name that is too long, which could take minutes and gigabytes.
+        subject=canonical(Query(subject=request.subject).subject),
     )
 
 
