@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -167,12 +168,32 @@ def test_a_policy_that_differs_is_said_to() -> None:
     assert GOOD.verify(encode_package(contents)).same_policy is False
 
 
-def test_a_stamp_of_a_trusted_authority_counts_before_an_earlier_one_of_a_stranger() -> None:
-    def stamped(seconds: int, *, trusted: bool) -> _Stamped:
-        at = NOW + timedelta(seconds=seconds)
-        item = StampItem("one", 10 + seconds, b"", b"", ())
-        return _Stamped(item, StampTime(at, None, 1, at, "CN=one"), None, trusted)
+def stamped(seconds: int, *, trusted: bool, name: str = "one") -> _Stamped:
+    at = NOW + timedelta(seconds=seconds)
+    item = StampItem(name, 10 + seconds, b"", b"", ())
+    return _Stamped(item, StampTime(at, None, 1, at, f"CN={name}"), None, trusted)
 
+
+class Counted(list[_Stamped]):
+    """Counts how often all of it is looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[_Stamped]:
+        self.looks += 1
+        return super().__iter__()
+
+
+def test_stamps_are_looked_at_once_however_many_authorities_there_are() -> None:
+    """A package may name a thousand, and each of its records asks."""
+    stamps = Counted([stamped(n % 4, trusted=True, name=f"{n // 4:03}") for n in range(100)])
+    bounds = _bounds(11, stamps)
+    assert [each.authority for each in bounds] == [f"{n:03}" for n in range(25)]
+    assert {(each.including, each.excluding) for each in bounds} == {(12, 11)}
+    assert stamps.looks == 1
+
+
+def test_a_stamp_of_a_trusted_authority_counts_before_an_earlier_one_of_a_stranger() -> None:
     own, strange = stamped(2, trusted=True), stamped(1, trusted=False)
     for stamps in ([own, strange], [strange, own]):
         (bound,) = _bounds(4, stamps)

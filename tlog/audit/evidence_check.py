@@ -260,13 +260,13 @@ def _check_signatures(
                     )
                 occurred_at = parse_time(payload["occurred_at"], field="occurred_at")
                 registry.apply(payload, occurred_at=occurred_at, received_at=received_at)
+                if "vkey" in payload:
+                    registered[VerifierKey.parse(payload["vkey"]).label] = record.index
             elif record.type == ERASED and "order" in payload:
                 approvers = _check_order(record, contents.tenant, registry, catalogue)
         except (AuditError, NoteError) as error:
             raise EvidenceError(f"{directory_of(record.item)}: {error}") from None
         signed[record.index] = (registered[record.jws.kid], approvers)
-        for label in registry.keys.keys() - registered.keys():
-            registered[label] = record.index
     return signed
 
 
@@ -366,9 +366,10 @@ def _signed_at(seconds: int | None) -> datetime | None:
 
 
 def _bounds(index: int, stamped: Sequence[_Stamped]) -> list[TimeBound]:
+    """When an entry was there, by stamps of which those of one authority stand together."""
     bounds = []
-    for name in sorted({each.item.authority for each in stamped}):
-        own = [each for each in stamped if each.item.authority == name]
+    for name, group in groupby(stamped, key=lambda each: each.item.authority):
+        own = list(group)
         after = [each for each in own if each.item.size > index]
         if not after:
             continue
