@@ -54,7 +54,9 @@ class EvidenceServiceServicer:
         Refusals carry google.rpc details, as those of LogService do. FAILED_PRECONDITION: no published
         checkpoint has all of the records yet, as long as its quorum is away; nothing is recorded, and
         it may be asked again. INVALID_ARGUMENT, of a subject whom no record is about: that is recorded,
-        as a reading.
+        as a reading. RESOURCE_EXHAUSTED: too much waits for those who asked before; nothing is recorded.
+        DEADLINE_EXCEEDED: the package was not read in time, which is half a minute and one second more
+        for each 256 KiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,9 @@ class EvidenceServiceStub:
     Refusals carry google.rpc details, as those of LogService do. FAILED_PRECONDITION: no published
     checkpoint has all of the records yet, as long as its quorum is away; nothing is recorded, and
     it may be asked again. INVALID_ARGUMENT, of a subject whom no record is about: that is recorded,
-    as a reading.
+    as a reading. RESOURCE_EXHAUSTED: too much waits for those who asked before; nothing is recorded.
+    DEADLINE_EXCEEDED: the package was not read in time, which is half a minute and one second more
+    for each 256 KiB.
     """
 
 @_typing.type_check_only
@@ -57,7 +59,9 @@ class EvidenceServiceAsyncStub(EvidenceServiceStub):
     Refusals carry google.rpc details, as those of LogService do. FAILED_PRECONDITION: no published
     checkpoint has all of the records yet, as long as its quorum is away; nothing is recorded, and
     it may be asked again. INVALID_ARGUMENT, of a subject whom no record is about: that is recorded,
-    as a reading.
+    as a reading. RESOURCE_EXHAUSTED: too much waits for those who asked before; nothing is recorded.
+    DEADLINE_EXCEEDED: the package was not read in time, which is half a minute and one second more
+    for each 256 KiB.
     """
 
 class EvidenceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -76,7 +80,9 @@ class EvidenceServiceServicer(metaclass=_abc_1.ABCMeta):
         Refusals carry google.rpc details, as those of LogService do. FAILED_PRECONDITION: no published
         checkpoint has all of the records yet, as long as its quorum is away; nothing is recorded, and
         it may be asked again. INVALID_ARGUMENT, of a subject whom no record is about: that is recorded,
-        as a reading.
+        as a reading. RESOURCE_EXHAUSTED: too much waits for those who asked before; nothing is recorded.
+        DEADLINE_EXCEEDED: the package was not read in time, which is half a minute and one second more
+        for each 256 KiB.
         """
 
 def add_EvidenceServiceServicer_to_server(servicer: EvidenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

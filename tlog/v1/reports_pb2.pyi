@@ -169,11 +169,11 @@ class ListRequestsRequest(_message.Message):
     """From the answer before this one."""
     @_builtins.property
     def request_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Requests of these types."""
+        """Requests of these types; at most 256, of 80 characters each."""
 
     @_builtins.property
     def jurisdictions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Requests whose jurisdiction is one of these, such as US-CA."""
+        """Requests whose jurisdiction is one of these, such as US-CA; bounded likewise."""
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___DeadlineStatus.ValueType]:
@@ -407,7 +407,9 @@ class MakeReportRequest(_message.Message):
     """How it is written."""
     @_builtins.property
     def jurisdictions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Requests that name one of these jurisdictions, such as US-CO, alone; empty for all."""
+        """Requests that name one of these jurisdictions, such as US-CO, alone; empty for all. At most 256,
+        of 80 characters each.
+        """
 
     def __init__(
         self,
@@ -504,7 +506,7 @@ class ExportRequest(_message.Message):
 
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Records of these types, at most 256."""
+        """Records of these types, at most 64."""
 
     def __init__(
         self,

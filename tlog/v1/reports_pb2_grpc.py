@@ -72,7 +72,8 @@ class ReportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MakeReport(self, request, context):
-        """MakeReport counts the requests of a year by 11 CCR 7102, with the entries behind each figure.
+        """MakeReport counts the requests of a year by 11 CCR 7102, with the entries behind each figure. It
+        has at most 256 MiB, and is to be read in time, as an evidence package is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,9 @@ class ReportServiceStub:
     ListRequests: _grpc.UnaryUnaryMultiCallable[_reports_pb2.ListRequestsRequest, _reports_pb2.ListRequestsResponse]
     """ListRequests tells of the open requests, the most urgent first, how their deadlines stand."""
     MakeReport: _grpc.UnaryStreamMultiCallable[_reports_pb2.MakeReportRequest, _reports_pb2.MakeReportResponse]
-    """MakeReport counts the requests of a year by 11 CCR 7102, with the entries behind each figure."""
+    """MakeReport counts the requests of a year by 11 CCR 7102, with the entries behind each figure. It
+    has at most 256 MiB, and is to be read in time, as an evidence package is.
+    """
     Export: _grpc.UnaryStreamMultiCallable[_reports_pb2.ExportRequest, _reports_pb2.ExportResponse]
     """Export gives records out in the format of another program. It is recorded, with its purpose and
     who asked, before the first byte; and under each subject whose data is in it, before any of that.
@@ -60,7 +62,9 @@ class ReportServiceAsyncStub(ReportServiceStub):
     ListRequests: _aio.UnaryUnaryMultiCallable[_reports_pb2.ListRequestsRequest, _reports_pb2.ListRequestsResponse]  # type: ignore[assignment]
     """ListRequests tells of the open requests, the most urgent first, how their deadlines stand."""
     MakeReport: _aio.UnaryStreamMultiCallable[_reports_pb2.MakeReportRequest, _reports_pb2.MakeReportResponse]  # type: ignore[assignment]
-    """MakeReport counts the requests of a year by 11 CCR 7102, with the entries behind each figure."""
+    """MakeReport counts the requests of a year by 11 CCR 7102, with the entries behind each figure. It
+    has at most 256 MiB, and is to be read in time, as an evidence package is.
+    """
     Export: _aio.UnaryStreamMultiCallable[_reports_pb2.ExportRequest, _reports_pb2.ExportResponse]  # type: ignore[assignment]
     """Export gives records out in the format of another program. It is recorded, with its purpose and
     who asked, before the first byte; and under each subject whose data is in it, before any of that.
@@ -88,7 +92,9 @@ class ReportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reports_pb2.MakeReportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_reports_pb2.MakeReportResponse], _abc.AsyncIterator[_reports_pb2.MakeReportResponse]]:
-        """MakeReport counts the requests of a year by 11 CCR 7102, with the entries behind each figure."""
+        """MakeReport counts the requests of a year by 11 CCR 7102, with the entries behind each figure. It
+        has at most 256 MiB, and is to be read in time, as an evidence package is.
+        """
 
     @_abc_1.abstractmethod
     def Export(
