@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from tests.audit.producer import CATALOGUE, SHOP, TENANT
+from tests.audit.producer import ALICE, CATALOGUE, SHOP, TENANT, access, opened, signed
 from tlog.audit import EventRefused
 from tlog.audit.codec import encode_base64url, load_json
 from tlog.audit.event import read_event
@@ -18,6 +18,7 @@ from tlog.audit.evidence_file import MANIFEST, MAX_MANIFEST, read_package
 from tlog.audit.jws import MAX_JWS_SIZE, parse_jws, sign_jws
 from tlog.audit.personal import find_personal
 from tlog.audit.sdjwt import MAX_DISCLOSURE_SIZE, parse_disclosure
+from tlog.audit.tokens import MAX_NAME, canonical, forms_of, identifiers_of
 from tlog.audit.zipped import write_zip
 
 
@@ -66,6 +67,18 @@ def test_groups_of_digits_that_are_no_card_are_looked_at_once(group: str) -> Non
 )
 def test_no_run_of_digits_hides_what_is_in_it(text: str, kind: str) -> None:
     assert find_personal(text) == kind
+
+
+def test_marks_that_combine_are_not_put_in_order_beyond_what_can_be_asked_for() -> None:
+    marks = "\u0301\u0316" * 9_000
+    assert forms_of([marks] * 100 + ["Eve", None, "eve "]) == ["eve"]
+    assert identifiers_of([{"id": marks}, marks, f"a{marks[: MAX_NAME - 1]}"]) == [
+        canonical(f"a{marks[: MAX_NAME - 1]}")
+    ]
+    long = {"actor": marks, "resource": [{"id": marks}, "b"]}
+    for _ in range(50):
+        event = opened(signed(access(ALICE, personal=long)))
+        assert (event.actors, event.resources) == ([], [("b", 0)])
 
 
 def test_numbers_of_any_length_are_refused() -> None:

@@ -141,6 +141,9 @@ def once(identifier: str) -> str:
 def test_the_canonical_form_of_every_character_is_its_own() -> None:
     odd = 0
     for character in map(chr, range(sys.maxunicode + 1)):
+        if once(character) == character:
+            assert canonical(character) == character
+            continue
         for text in (character, f"a{character}B", f"{character} "):
             form = canonical(text)
             assert canonical(form) == form, ascii(text)

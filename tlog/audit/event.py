@@ -31,7 +31,7 @@ from tlog.audit.errors import EventRefused
 from tlog.audit.jws import Jws, parse_jws, sign_jws, verify_jws
 from tlog.audit.sdjwt import Disclosure
 from tlog.audit.times import format_time, parse_time
-from tlog.audit.tokens import canonical, identifier_of, identifiers_of
+from tlog.audit.tokens import canonical, forms_of, identifier_of, identifiers_of
 from tlog.notes import Signer, VerifierKey
 
 MAX_SUBJECTS = 64
@@ -266,7 +266,7 @@ def _actors(shared: Sequence[Disclosure], subjects: Sequence[Sequence[Disclosure
         for said in part
         if said.name == "actor"
     ]
-    found = list(dict.fromkeys([canonical(each) for each in named if each is not None]))
+    found = forms_of(named)
     if len(found) > MAX_ACTORS:
         raise EventRefused(
             f"it names {len(found)}: at most {MAX_ACTORS} in one event", field="actor"

@@ -25,7 +25,7 @@ from tlog.audit.reading import Access, note_read, subjects_of
 from tlog.audit.records import Records
 from tlog.audit.stored import StoredRecord
 from tlog.audit.times import format_time
-from tlog.audit.tokens import canonical, make_token
+from tlog.audit.tokens import MAX_NAME, canonical, make_token
 from tlog.audit.vault import SubjectKey, Vault
 from tlog.log import InvalidRequest, Unavailable
 
@@ -36,7 +36,7 @@ MAX_PARTS: Final = 200
 """Of how many people a page is, and of how many parts; one record may be of more."""
 MAX_PAGE_BYTES: Final = 16 << 20
 """Of leaves and disclosures: a page ends before the record that would go beyond."""
-MAX_TEXT: Final = 1024
+MAX_TEXT: Final = MAX_NAME
 """Characters of a name, or of a public claim, that is asked for."""
 MAX_TYPES: Final = 64
 MAX_NAMINGS: Final = 128

@@ -9,6 +9,7 @@ Epochs bound what the equality of tokens tells: two tokens of two quarters have 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,8 @@ from tlog.audit.codec import encode_base64url
 from tlog.audit.mac import hmac_sha256
 
 FIELDS = ("subject", "actor", "resource")
+MAX_NAME = 1024
+"""Characters of an actor or a resource that is found by its token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,16 @@ def identifier_of(value: Any) -> str | None:
 
 def identifiers_of(value: Any) -> list[str]:
     """What a resource, or each of a list of them, is known by: in canonical form, and once."""
-    found = [identifier_of(each) for each in (value if isinstance(value, list) else [value])]
-    return list(dict.fromkeys([canonical(each) for each in found if each is not None]))
+    return forms_of(map(identifier_of, value if isinstance(value, list) else [value]))
+
+
+def forms_of(names: Iterable[str | None]) -> list[str]:
+    """The canonical form of each name, once; of none that is longer than one can ask for.
+
+    NFKC puts marks that combine in order with the square of how many there are.
+    """
+    known = [name for name in names if name is not None and len(name) <= MAX_NAME]
+    return list(dict.fromkeys(map(canonical, known)))
 
 
 def make_token(
