@@ -456,6 +456,19 @@ async def test_an_export_ends_however_much_is_recorded_meanwhile(
         assert list(await find_all(records, Query(subject=ALICE))) == recorded
 
 
+async def test_all_records_are_found_or_it_is_said_that_they_are_not(tmp_path: Path) -> None:
+    """What is found goes into an export, or a package of evidence: nobody would miss the rest."""
+    async with tenant(tmp_path) as records:
+        recorded = indices(
+            await records.accept([signed(access(ALICE), seq) for seq in range(1, 6)])
+        )
+        assert list(await find_all(records, Query(subject=ALICE))) == recorded
+        assert records.index is not None
+        records.index.size = 4
+        with pytest.raises(Unavailable, match="has 4 of 7 entries"):
+            await find_all(records, Query(subject=ALICE), patience=0)
+
+
 async def test_pages_of_an_index_that_is_made_anew_say_how_far_they_go(tmp_path: Path) -> None:
     async with tenant(tmp_path) as records:
         await records.accept([signed(access(ALICE), seq) for seq in range(1, 6)])

@@ -217,17 +217,25 @@ async def find(
     return places, complete_to
 
 
-async def find_all(records: Records, query: Query) -> array[int]:
+async def find_all(records: Records, query: Query, *, patience: float = PATIENCE) -> array[int]:
     """All records that a query finds, by index; recorded nowhere, as `find`.
 
     Raises:
-        Unavailable: as `search`.
+        Unavailable: as `search`; or the index does not have all that the log has.
     """
     found = array("Q")
     after: Place | None = None
-    size: int | None = None
+    size = records.log.sequencer.edge.size
     while True:
-        places, size = await find(records, query, limit=_ALL, after=after, size=size)
+        places, known = await find(
+            records, query, limit=_ALL, after=after, size=size, patience=patience
+        )
+        if known < size:
+            # Whoever gets an export, or evidence, takes it for whole.
+            raise Unavailable(
+                f"the search index has {known} of {size} entries: it is being made anew, or is "
+                "behind. Ask again later"
+            )
         found.extend([index for _, index in places])
         if len(places) < _ALL:
             return array("Q", sorted(found))
