@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from unittest import mock
 
 import pytest
 from cryptography import x509
@@ -32,6 +34,7 @@ from tlog.audit.records import Records
 from tlog.audit.stamp_store import Due, StampStore
 from tlog.audit.stamper import Stamper
 from tlog.audit.stamps import make_request
+from tlog.audit.tokens import canonical
 from tlog.client import VerificationError, Verifier
 from tlog.notes import (
     Algorithm,
@@ -65,6 +68,8 @@ class Case:
     Attributes:
         others: what was collected after Bob was erased, too.
         expired: what was collected of Dave, in the end.
+        unordered: what no verifier would let anybody collect of erasures that nobody ordered so, by
+            how they lie.
     """
 
     vkeys: tuple[VerifierKey, ...]
@@ -74,6 +79,7 @@ class Case:
     everything: bytes
     others: bytes
     expired: bytes
+    unordered: dict[str, bytes]
     root: x509.Certificate
     root_file: Path
 
@@ -162,6 +168,42 @@ async def dave_expired(records: Records, clock: Clock) -> None:
     assert types(records, EXPIRY)[:2] == ["retention.expired"] * 2
 
 
+async def erased_as_nobody_ordered(
+    records: Records, clock: Clock, before: dict[str, Any]
+) -> dict[str, tuple[int, int]]:
+    """Whoever has the log's own key can record what its program would not.
+
+    Args:
+        before: the claims of an erasure that was ordered.
+
+    Returns:
+        A record and its erasure, by how that lies.
+    """
+    erased = {}
+    for number, lie in enumerate(("event_id", "approvers", "reason", "order")):
+        who = f"{lie}@example.com"
+        draft = received(occurred_at=clock(), subjects=[{"id": who}])
+        (index,) = indices(await records.accept([signed(draft, 9 + number, catalogue=BY)]))
+        made = order(subject=who, now=clock())
+        order_id = json.loads(made.payload)["order_id"]
+        claims = {name: before[name] for name in ("approvers", "reason", "request_id")}
+        match lie:
+            case "event_id":  # one order for two erasures
+                claims["order"], order_id = before["order"], ""
+            case "order":  # approved by whom?
+                pass
+            case _:
+                claims["order"] = made.kept()
+                claims[lie] = ["ciso", "dpo", "shop"] if lie == "approvers" else "another"
+        key = records.vault.find_subject(canonical(who))
+        assert key is not None
+        claims |= {"key_id": key.key_id.hex(), "key_sha256": key.digest.hex(), "count": 1}
+        async with records.alone():
+            deed = Draft("subject.key_destroyed", claims, {}, [{"id": who}], event_id=order_id)
+            erased[lie] = (index, await records.record_alone(deed))
+    return erased
+
+
 async def _case(directory: Path) -> Case:
     one, two = (Station(directory / name, name=name) for name in ("one", "two"))
     clock = Clock()
@@ -194,6 +236,11 @@ async def _case(directory: Path) -> Case:
             await dave_expired(records, clock)
             expired = await collect(records, [READ, ASKED, OWN, LATE], ALL, **more)
             assert expired.subjects == ["dave@example.com"]
+            unordered = {}
+            with mock.patch("tlog.audit.collecting.check_package"):
+                false = await erased_as_nobody_ordered(records, clock, receipt.claims)
+                for lie, (index, _) in false.items():
+                    unordered[lie] = await collect(records, [index], ALL, **more)
     return Case(
         vkeys,
         policy,
@@ -202,6 +249,7 @@ async def _case(directory: Path) -> Case:
         cosigned(everything.package),
         cosigned(others.package),
         cosigned(expired.package),
+        {lie: cosigned(each.package) for lie, each in unordered.items()},
         one.root.certificate,
         one.directory / "root.pem",
     )

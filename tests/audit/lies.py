@@ -539,6 +539,26 @@ REMADE: dict[str, tuple[bytes, Remake, str]] = {
         dropped(3),
         "records/000007: signatures[1]: jws.header.kid: no producer has",
     ),
+    "one order for two erasures": (
+        GOOD.unordered["event_id"],
+        lambda contents: contents,
+        ": event_id: not as it was ordered",
+    ),
+    "an erasure that others are said to have ordered": (
+        GOOD.unordered["approvers"],
+        lambda contents: contents,
+        ": approvers: not as it was ordered",
+    ),
+    "an erasure that was ordered for another reason": (
+        GOOD.unordered["reason"],
+        lambda contents: contents,
+        ": reason: not as it was ordered",
+    ),
+    "an erasure upon an order that is not there": (
+        GOOD.unordered["order"],
+        lambda contents: contents,
+        ": order: approved by whom? The order is missing",
+    ),
     "a head of before the records": (
         GOOD.before,
         lambda contents: replace(

@@ -17,7 +17,15 @@ from typing import Any, Final
 from tlog.audit.catalogue import Catalogue
 from tlog.audit.errors import EventRefused, OrderRefused
 from tlog.audit.event import Draft
-from tlog.audit.orders import APPROVALS, Kind, Order, check_order, parse_document, read_order
+from tlog.audit.orders import (
+    APPROVALS,
+    Kind,
+    Order,
+    check_as_ordered,
+    check_order,
+    parse_document,
+    read_order,
+)
 from tlog.audit.producers import APPROVER, REGISTERS, SERVICE, Registry
 from tlog.audit.times import format_time, parse_time
 from tlog.notes import VerifierKey
@@ -137,9 +145,7 @@ def check_ordered(
     approvers = check_order(document, order, registry, tenant=tenant, now=now)
     # A time that nobody ordered would have a key outlive, or await, what was approved.
     ordered = {"event_id": order.order_id, "approvers": approvers, **_about(order)}
-    for name, value in {"valid_from": None, "valid_until": None, **ordered}.items():
-        if claims.get(name) != value:
-            raise OrderRefused("not as it was ordered", field=name)
+    check_as_ordered(claims, {"valid_from": None, "valid_until": None, **ordered})
     if order.kind is Kind.ROTATE:
         about = registry.producers.get(claims["about_producer"])
         if about is None or APPROVER not in about.roles:

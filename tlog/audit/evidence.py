@@ -100,7 +100,7 @@ class StampItem:
     path: Sequence[bytes]
 
 
-PAGES: Final = 2
+PAGES: Final = 3
 """In which words `report.html` and `VERIFY.txt` are: one more whenever one of them changes. Those
 of before are kept (`evidence_page`), so that every page is made again, and held against it."""
 

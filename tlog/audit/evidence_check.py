@@ -33,7 +33,7 @@ from tlog.audit.evidence import (
 from tlog.audit.evidence_file import read_package
 from tlog.audit.evidence_gone import check_gone
 from tlog.audit.jws import verify_jws
-from tlog.audit.orders import Kind, check_order, parse_document, read_order
+from tlog.audit.orders import Kind, check_as_ordered, check_order, parse_document, read_order
 from tlog.audit.producers import Registry
 from tlog.audit.stamps import Authority, StampError, StampTime, verify_stamp
 from tlog.audit.times import parse_time
@@ -262,7 +262,7 @@ def _check_signatures(
                 registry.apply(payload, occurred_at=occurred_at, received_at=received_at)
                 if "vkey" in payload:
                     registered[VerifierKey.parse(payload["vkey"]).label] = record.index
-            elif record.type == ERASED and "order" in payload:
+            elif record.type == ERASED and ("order" in payload or "approvers" in payload):
                 approvers = _check_order(record, contents.tenant, registry, catalogue)
         except (AuditError, NoteError) as error:
             raise EvidenceError(f"{directory_of(record.item)}: {error}") from None
@@ -274,16 +274,21 @@ def _check_order(
     record: Record, tenant: str, registry: Registry, catalogue: Catalogue
 ) -> list[str]:
     """Verify the order that an erasure keeps; who signed it."""
-    text = record.payload["order"]
+    text = record.payload.get("order")
+    if text is None:
+        raise OrderRefused("approved by whom? The order is missing", field="order")
     if type(text) is not str or not text.isascii():
         raise OrderRefused("no order", field="order")
     document = parse_document(text.encode("ascii"))
     order = read_order(document, catalogue)
-    if (order.kind, order.request_id) != (Kind.ERASE, record.payload.get("request_id")):
+    if order.kind is not Kind.ERASE:
         raise OrderRefused("it orders something else", field="order")
     # It was looked at a moment before its record came in, and may have expired in between.
     now = min(record.leaf.received_at, order.expires_at - timedelta(microseconds=1))
-    return check_order(document, order, registry, tenant=tenant, now=now)
+    approvers = check_order(document, order, registry, tenant=tenant, now=now)
+    ordered = {"event_id": order.order_id, "approvers": approvers, "reason": order.reason}
+    check_as_ordered(record.payload, {**ordered, "request_id": order.request_id})
+    return approvers
 
 
 def _check_stamp(

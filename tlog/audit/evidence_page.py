@@ -45,15 +45,21 @@ _FIRST: Final = (
     "is that the log has signed that the key is destroyed",
     "revocation: that no record about a key was left out. For that, audit the log",
 )
-NOT_PROVEN: Final = (
+_SECOND: Final = (
     *_FIRST[:-1],
     "expiry: that what has expired is gone, or that no hold kept it. Proven is that the log has "
     "signed that it was past its time",
     "revocation: that no record about a key was left out: for that, audit the log. Nor that no "
     "certificate of a time-stamp authority was revoked",
 )
+NOT_PROVEN: Final = (
+    *_SECOND[:4],
+    f"{_SECOND[4]}; and, where it is told who ordered that, that they signed an order under that "
+    "request: not whom it named, of which the record keeps a salted digest alone",
+    *_SECOND[5:],
+)
 """What no evidence package proves, in the words of the report and of `tlog verify`."""
-_NOT_PROVEN: Final = {1: _FIRST, 2: NOT_PROVEN}
+_NOT_PROVEN: Final = {1: _FIRST, 2: _SECOND, 3: NOT_PROVEN}
 """The same, by the words that the pages are in."""
 
 

@@ -386,6 +386,23 @@ def check_order(
     return sorted(approvers)
 
 
+def check_as_ordered(claims: Mapping[str, Any], ordered: Mapping[str, Any]) -> None:
+    """Check that a record says what its order gives word for word.
+
+    Its `event_id` is the order's id: of two records with one order, only one is that order's.
+
+    Args:
+        claims: of the record.
+        ordered: what it has to say; None for what it must not say.
+
+    Raises:
+        OrderRefused: the claim that is wrong.
+    """
+    for name, value in ordered.items():
+        if claims.get(name) != value:
+            raise OrderRefused("not as it was ordered", field=name)
+
+
 def signers(document: Document) -> list[str]:
     """The names of those that are said to have signed; nothing is verified."""
     return [_name(signed) for signed in document.signatures]
