@@ -49,6 +49,7 @@ from tlog.audit.catalogue import TokenClass
 from tlog.audit.codec import dump_json, load_json
 from tlog.audit.errors import AuditError
 from tlog.audit.event import Draft
+from tlog.audit.keeping import UNTOLD, Keeping
 from tlog.audit.obligations import BACKUP_EXPIRED, EXPIRED, REWIND, Expiry, Hold
 from tlog.audit.retained import (
     SCAN,
@@ -81,31 +82,6 @@ LEAP: Final = timedelta(days=1)
 FAR: Final = timedelta(days=31)
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """What holds keep: records of these requests, and those that these keys open."""
-
-    requests: frozenset[str]
-    keys: frozenset[bytes]
-
-    @classmethod
-    def of(cls, records: Records, holds: Collection[Hold]) -> Keeping:
-        """What these holds keep; a subject's is known by the key of the hold's own part."""
-        owners = [records.vault.owners(hold.part) for hold in holds if hold.part]
-        return cls(
-            frozenset(hold.request_id for hold in holds if hold.request_id),
-            frozenset(key_id for ids in owners for key_id in ids),
-        )
-
-    def keeps(self, records: Records, known: Known) -> bool:
-        """Whether a hold keeps a record."""
-        if known.claims.get("request_id") in self.requests:
-            return True
-        return any(
-            key_id in self.keys for part in known.parts for key_id in records.vault.owners(part)
-        )
 
 
 def months_before(now: datetime, months: int) -> datetime:
@@ -182,6 +158,7 @@ async def expire(records: Records, *, now: datetime, pace: float = PACE) -> int:
         AuditError, LogError, StoreError: the rest stays, and goes the next time.
     """
     await _rewind(records)
+    await _tell_of_untold(records)
     total = 0
     for name, months in records.catalogue.retention.items():
         if months is None:
@@ -217,6 +194,18 @@ async def _rewind(records: Records) -> None:
         if changed:
             puts += [("state", STRAYS, None), ("state", _CATALOGUE, rules)]
         store.write([*puts, ("state", REWIND, None)])
+
+
+async def _tell_of_untold(records: Records) -> None:
+    async with records.alone() as state:
+        holds = state.obligations.holds
+        for name in sorted(Keeping.of(records, holds).untold):
+            _log.critical(
+                f"what is about anybody stays, and nobody is erased: a hold is {UNTOLD}",
+                tenant=records.tenant,
+                hold=name,
+                index=holds[name].index,
+            )
 
 
 async def _go_back(records: Records, name: str, cutoff: datetime) -> None:
@@ -268,7 +257,7 @@ async def _expire_range(
     records: Records, name: str, cutoff: datetime, first: int, until: int
 ) -> int:
     async with records.alone() as state:
-        keeping = Keeping.of(records, state.obligations.holds.values())
+        keeping = Keeping.of(records, state.obligations.holds)
         key = _CLASS + name.encode()
         hint, count = _hint(records, key), 0
         kept, ahead = hint.kept, hint.ahead
@@ -277,7 +266,7 @@ async def _expire_range(
             if received_at >= cutoff:
                 where, earliest = ahead or (index, received_at)
                 ahead = min(where, index), min(earliest, received_at)
-            elif keeping.keeps(records, known):
+            elif keeping.keeps(known):
                 kept = index if kept is None else min(kept, index)
             elif any(is_sealed(records, part) for part in known.parts):
                 count += 1
@@ -322,7 +311,7 @@ async def _of_class(
 
 
 async def carry_out(
-    records: Records, due: Collection[Expiry], holds: Collection[Hold], shredding: Shredding
+    records: Records, due: Collection[Expiry], holds: Mapping[str, Hold], shredding: Shredding
 ) -> None:
     """What records say has expired goes; but nothing that a hold keeps by now."""
     keeping = Keeping.of(records, holds)
@@ -332,7 +321,7 @@ async def carry_out(
             continue
         cutoff = parse_time(each.cutoff, field="cutoff")
         async for _, known in _of_class(records, each.retention, each.first, each.until):
-            if known.leaf.received_at < cutoff and not keeping.keeps(records, known):
+            if known.leaf.received_at < cutoff and not keeping.keeps(known):
                 for part in known.parts:
                     shredding.expire(part, each.index)
     shredding.drop_unneeded()
@@ -348,8 +337,10 @@ async def _expire_epochs(records: Records, now: datetime) -> None:
             continue
         async with records.alone() as state:
             holds = dict(state.obligations.holds)
-        keeping = Keeping.of(records, holds.values())
-        needed = await _is_needed(records, name.decode(), keeping)
+        keeping = Keeping.of(records, holds)
+        # A copy of the vault knows by the token alone whom a hold is on, if it is an older one.
+        epochs = {hold.token.epoch for hold in holds.values() if hold.token is not None}
+        needed = name.decode() in epochs or await _is_needed(records, name.decode(), keeping)
         await records.deeds.do(_expire_epoch(records, name.decode(), cutoff, holds, needed))
 
 
@@ -398,6 +389,6 @@ async def _is_needed(records: Records, epoch: str, keeping: Keeping) -> bool:
         if any(
             token.epoch == epoch and token.token_class is TokenClass.EVIDENCE
             for token in known.leaf.tokens
-        ) and (stays or keeping.keeps(records, known)):
+        ) and (stays or keeping.keeps(known)):
             return True
     return False

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
+from tlog.audit.catalogue import TokenClass
 from tlog.audit.codec import decode_base64url
 from tlog.audit.times import format_time, parse_time
 from tlog.audit.tokens import Token
@@ -36,7 +37,7 @@ class Obliging:
 
     Attributes:
         claims: its public claims.
-        tokens: of its leaf.
+        tokens: of its leaf, as far as the vault has the keys that made them.
         part: the key of its part about its subject, in the vault; empty if it has none.
     """
 
@@ -48,15 +49,17 @@ class Obliging:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A hold that stands: on a request, or on the subject of a part.
+    """A hold that stands: on a request, or on the subject of a part. See `keeping`.
 
     Attributes:
         index: of the entry that placed it.
+        token: of its subject; None if it has none, or the vault has not got the key that made it.
     """
 
     index: int
     request_id: str
     part: bytes
+    token: Token | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +130,9 @@ class Obligations:
             case "subject.key_backup_expired":
                 self.awaiting.pop(claims["about_index"], None)
             case "retention.hold_placed":
-                hold = Hold(index, "" if record.part else claims["request_id"], record.part)
-                self.holds[claims["hold_id"]] = hold
+                request_id = "" if record.part else claims["request_id"]
+                token = next((each for each in record.tokens if each.field == "subject"), None)
+                self.holds[claims["hold_id"]] = Hold(index, request_id, record.part, token)
             case "retention.hold_released":
                 self.holds.pop(claims["hold_id"], None)
                 return [("state", REWIND, b"")]
@@ -144,7 +148,7 @@ class Obligations:
         """As plain values, for a snapshot."""
         return {
             "holds": {
-                name: [hold.index, hold.request_id, hold.part.hex()]
+                name: [hold.index, hold.request_id, hold.part.hex(), _made_token(hold.token)]
                 for name, hold in self.holds.items()
             },
             "keys": {
@@ -164,11 +168,15 @@ class Obligations:
 
     @classmethod
     def of(cls, made: Mapping[str, Any]) -> Self:
-        """Inverse of `made`; what is awaited is in no snapshot of earlier versions."""
+        """Inverse of `made`; snapshots of earlier versions have less.
+
+        They do not say what is awaited, nor the token of a hold's subject, who is known by the
+        hold's part then: the vault that has the snapshot has that as well.
+        """
         return cls(
             {
-                name: Hold(index, request_id, bytes.fromhex(part))
-                for name, (index, request_id, part) in made["holds"].items()
+                name: Hold(index, request_id, bytes.fromhex(part), _read_token(*token))
+                for name, (index, request_id, part, *token) in made["holds"].items()
             },
             {bytes.fromhex(key_id): Erasure(*row) for key_id, row in made["keys"].items()},
             [Expiry(*row) for row in made["expiries"]],
@@ -178,6 +186,14 @@ class Obligations:
                 for index, since, key_id, request_id in made.get("awaiting", ())
             },
         )
+
+
+def _made_token(token: Token | None) -> list[str] | None:
+    return None if token is None else [token.epoch, token.value]
+
+
+def _read_token(made: Sequence[str] | None = None) -> Token | None:
+    return None if made is None else Token(TokenClass.EVIDENCE, made[0], "subject", made[1])
 
 
 def _expiry(claims: Mapping[str, Any], index: int) -> Expiry:

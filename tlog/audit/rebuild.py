@@ -133,7 +133,9 @@ def _replay_entry(state: State, store: SealedStore, entry: bytes, puts: dict[byt
         state.registry.apply(payload, occurred_at=occurred_at, received_at=leaf.received_at)
         if payload["type"] in OBLIGING:
             part = part_key(event_id, leaf_hash(entry), 1) if payload.get("subjects") else b""
-            record = Obliging(payload, leaf.tokens, part, leaf.received_at)
+            # An epoch's key that an older copy lacks is made anew: it makes other tokens.
+            tokens = [t for t in leaf.tokens if store.get("epochs", t.epoch.encode()) is not None]
+            record = Obliging(payload, tokens, part, leaf.received_at)
             store.write(state.obligations.apply(record, state.size))
     except (EventRefused, LookupError, TypeError, ValueError) as error:
         _log.warning("an entry is no record", index=state.size, problem=str(error))

@@ -430,7 +430,7 @@ class Records:
         due = state.obligations
         shredding = Shredding(self.vault)
         shredding.destroy(due.keys, identifier=identifier)
-        await carry_out(self, due.expiries, due.holds.values(), shredding)
+        await carry_out(self, due.expiries, due.holds, shredding)
         if shredding.puts:
             self.vault.store.begin_shred(shredding.puts, shredding.ranges)
         due.keys.clear()

@@ -1,4 +1,7 @@
-"""What goes with a subject's key, and what holds it: told by what is public, nothing is opened."""
+"""What goes with a subject's key, and what holds it: told by what is public.
+
+Nothing is opened, but to know whom a hold is on where the vault is an older copy: see `keeping`.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ from tlog.audit.catalogue import TokenClass
 from tlog.audit.codec import dump_json
 from tlog.audit.event import read_payload
 from tlog.audit.jws import parse_jws
+from tlog.audit.keeping import UNTOLD, Keeping, index_of
 from tlog.audit.leaf import Leaf, parse_leaf
-from tlog.audit.obligations import Hold, erased_in, erased_key
+from tlog.audit.obligations import erased_in, erased_key
 from tlog.audit.personal import find_personal
 from tlog.audit.rebuild import State
 from tlog.audit.tokens import canonical, make_token
 from tlog.audit.vault import Vault
-from tlog.log import EntryNotFound
 
 if TYPE_CHECKING:
     from tlog.audit.records import Records
@@ -75,7 +78,7 @@ async def survey(records: Records, key_id: bytes) -> Survey:
         others.update(owners)
         shared += len(owners) > 1
         leaf_hash = key[16:48]
-        if leaf_hash in seen or (index := _index_of(records, leaf_hash)) is None:
+        if leaf_hash in seen or (index := index_of(records, leaf_hash)) is None:
             continue
         seen.add(leaf_hash)
         _, claims = claims_at(records, index)
@@ -127,30 +130,23 @@ def _keys_of(records: Records, record: bytes) -> Iterator[bytes]:
                 yield owner
 
 
-def _index_of(records: Records, leaf_hash: bytes) -> int | None:
-    try:
-        return records.log.reader.index_of(leaf_hash, records.log.sequencer.edge.size)
-    except EntryNotFound:
-        return None  # its round has not come to the log, or never will
-
-
 def holds_on(
     records: Records, state: State, key_id: bytes, seen: Survey, request_id: str
 ) -> list[str]:
-    """The holds that keep a key: on its subject, on a request, on others that share something."""
-    requests = seen.requests | {request_id}
-    keys = seen.others | {key_id}
-    return [
-        name
-        for name, hold in sorted(state.obligations.holds.items())
-        if (hold.request_id in requests if hold.request_id else _held_key(records, hold) in keys)
-    ]
+    """The holds that keep a key: on its subject, on a request, on others that share something.
 
-
-def _held_key(records: Records, hold: Hold) -> bytes | None:
-    """The id of the key of the subject that a hold is on: its record has a part under it."""
-    owners = records.vault.owners(hold.part)
-    return owners[0] if owners else None
+    Of one that keeps it because nobody can tell whom it is on, it is said what to do.
+    """
+    keeping = Keeping.of(records, state.obligations.holds)
+    held: set[str] = set()
+    untold: set[str] = set()
+    for each in seen.requests | {request_id}:
+        held |= keeping.requests.get(each, frozenset())
+    for key in seen.others | {key_id}:
+        known, unknown = keeping.on_key(key)
+        held |= known
+        untold |= unknown
+    return [name if name in held else f"{name} ({UNTOLD})" for name in sorted(held | untold)]
 
 
 def erased_epochs(vault: Vault) -> list[str]:
