@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.audit.approvers import governed
-from tests.audit.producer import ALICE, CATALOGUE, access, signed
+from tests.audit.producer import ALICE, CATALOGUE, access, received, signed
 from tests.audit.tenant import indices, opened
-from tests.audit.test_expiry import Clock, passed
+from tests.audit.test_expiry import START, Clock, passed
 from tlog.audit import Catalogue, Draft, EventRefused, strays
 from tlog.audit.expiry import months_before
 from tlog.audit.records import Recorded, Records
@@ -177,6 +178,78 @@ async def test_a_class_that_is_taken_out_is_named_and_the_names_are_bounded(
                 ],
             )
         ]
+
+
+LITIGATION = {"litigation": 120}
+
+
+@pytest.mark.parametrize("later", [{"litigation": 1}, {}])
+async def test_a_request_is_kept_24_months_whatever_class_it_asked_for(
+    tmp_path: Path, later: dict[str, int]
+) -> None:
+    """A class of many months gets few, is taken out, and is put back with few."""
+    clock, first = Clock(), own(months=LITIGATION)
+    floor = {"requests": 24}
+    async with governed(tmp_path, clock=clock, catalogue=first) as records:
+        asks = {"retention_class": "litigation"}
+        asked = received(public={**received().public, **asks}, occurred_at=clock.now)
+        read = access(ALICE, public={"purpose": "x", **asks}, occurred_at=clock.now)
+        made = [signed(each, seq, catalogue=first) for seq, each in enumerate((asked, read), 1)]
+        assert indices(await records.accept(made)) == [4, 5]
+        assert await passed(records) == 0
+    if not later:
+        async with opened(tmp_path, clock=clock, catalogue=own(months=floor)) as records:
+            clock.now = datetime(2100, 1, 1, tzinfo=UTC)
+            named = [
+                f"{each} version 1, class litigation"
+                for each in ("access.read", "request.received")
+            ]
+            assert await alarms(records) == [(2, named)]
+            assert there(records, 4, 5) == [True, True]
+            clock.now = START
+        later = {"litigation": 1}
+    async with opened(tmp_path, clock=clock, catalogue=own(months=later | floor)) as records:
+        clock.now = months_before(START, -24)
+        assert await passed(records) == 0
+        assert there(records, 4, 5) == [True, True]
+        clock.now += timedelta(microseconds=1)
+        assert await passed(records) == 2
+        assert there(records, 4, 5) == [False, False]
+
+
+async def test_a_type_that_is_gone_keeps_a_record_that_asks_for_a_class_that_is_there(
+    tmp_path: Path,
+) -> None:
+    clock, whole = Clock(), own(("request.special", 1, "long"), months=MONTHS | LITIGATION)
+    async with governed(tmp_path, clock=clock, catalogue=whole) as records:
+        made = order_placed(clock, 1, whole, 1, "request.special", retention_class="litigation")
+        await records.accept([made])
+        records.catalogue = own(months={"litigation": 1})
+        clock.now = datetime(2021, 1, 1, tzinfo=UTC)
+        assert await alarms(records) == [(1, ["request.special version 1"])]
+        assert there(records, 4) == [True]
+
+
+async def test_in_a_copy_that_is_put_back_classes_of_today_take_no_request_before_24_months(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    kind = "order.placed", 1, "litigation"
+    long, short = own(kind, months=LITIGATION), own(kind, months={"litigation": 1})
+    async with governed(tmp_path, clock=clock, catalogue=long) as records:
+        public = {**received().public, "retention_class": "litigation"}
+        asked = received(public=public, occurred_at=clock.now)
+        made = [signed(asked, 1, catalogue=long), order_placed(clock, 2, long)]
+        assert indices(await records.accept(made)) == [4, 5]
+    shutil.copytree(tmp_path / "vault", tmp_path / "copy")
+    clock.now = datetime(2020, 4, 1, tzinfo=UTC)
+    async with opened(tmp_path, clock=clock, catalogue=short) as records:
+        assert await passed(records) == 1
+        assert there(records, 4, 5) == [True, False]
+    shutil.rmtree(tmp_path / "vault")
+    shutil.move(tmp_path / "copy", tmp_path / "vault")
+    async with opened(tmp_path, clock=clock, catalogue=long) as records:
+        assert there(records, 4, 5) == [True, False]
 
 
 def _catalogues(rand: random.Random) -> Iterable[tuple[Catalogue, dict[Version, int]]]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -121,15 +121,29 @@ class Catalogue:
             raise _no_type(name)
         return found
 
-    def retention_of(self, payload: Mapping[str, Any]) -> str:
-        """The retention class of a record: what it asks for, or that of its version of its type.
+    def classes_of(self, payload: Mapping[str, Any]) -> Sequence[str]:
+        """The retention classes that keep a record: the one it asks for, and that of its type.
 
-        Empty if it asks for none, and its type is not known.
+        None of both if its type, in its version, is not known.
         """
         name, version = payload.get("type"), payload.get("schema_version")
         known = type(name) is str and type(version) is int
         kind = self.types.get((name, version)) if known else None  # type: ignore[arg-type]
-        return str(payload.get("retention_class") or (kind.retention if kind else ""))
+        if kind is None:
+            return ()
+        asked = payload.get("retention_class")
+        return (str(asked), kind.retention) if asked else (kind.retention,)
+
+    def retention_of(self, payload: Mapping[str, Any]) -> str:
+        """Of the classes that keep a record, the one that does so longest.
+
+        A class that is not there any more keeps it for ever. Empty if there is none.
+        """
+        # What a record asked for was longer than its type's when it came in. Files change.
+        return max(self.classes_of(payload), key=self._length, default="")
+
+    def _length(self, name: str) -> int:
+        return _months(self.retention[name]) if name in self.retention else MAX_MONTHS + 2
 
     def check_public(
         self, kind: EventType, payload: Mapping[str, Any], *, recorded: bool = False
@@ -220,6 +234,11 @@ def _no_type(name: object) -> EventRefused:
         f"{name!r:.80} is no type of the catalogue: define it in the tenant's catalogue file",
         field="type",
     )
+
+
+def floor_of(name: str) -> int:
+    """For how many months a record of a type is kept at least, whatever a tenant sets."""
+    return REQUEST_FLOOR_MONTHS if name.startswith(_FLOORED) else 0
 
 
 def _months(months: int | None) -> int:
@@ -348,7 +367,7 @@ def _type(name: str, table: dict[str, Any], field: str, catalogue: Catalogue) ->
     retention = rest.pop("retention", None)
     if retention not in catalogue.retention:
         raise CatalogueError("names no retention class", field=f"{field}.retention")
-    if name.startswith(_FLOORED) and _months(catalogue.retention[retention]) < REQUEST_FLOOR_MONTHS:
+    if _months(catalogue.retention[retention]) < floor_of(name):
         raise CatalogueError(
             f"records of requests are kept for at least {REQUEST_FLOOR_MONTHS} months "
             "(11 CCR 7101)",

@@ -54,7 +54,7 @@ def _is_matched(record: Record, number: int, known: Mapping[int, Record]) -> boo
         raise EvidenceError(f"{where}, {wrong}")
     if gone.request_id:
         return _comparable(_own_tokens(record, number), _subject_tokens(found))
-    return bool(_class_of(record))
+    return bool(_classes_of(record))
 
 
 def _wrong(found: Record, gone: Gone, record: Record, number: int) -> str:
@@ -100,14 +100,18 @@ def _wrongly_expired(found: Record, record: Record) -> str:
         return f"which is of entries {first} to {until - 1}, and of none after itself"
     if record.leaf.received_at >= before:
         return f"which is of what was received before {cutoff}"
-    if (own := _class_of(record)) and own != expired:
-        return f"which is of the class {expired!r:.80}, and not of {own!r:.80}"
+    if (own := _classes_of(record)) and expired not in own:
+        named = " or ".join([f"{each!r:.80}" for each in own])
+        return f"which is of the class {expired!r:.80}, and not of {named}"
     return ""
 
 
-def _class_of(record: Record) -> str:
-    """The retention class of a record; empty if it shows none: its type is a tenant's own, say."""
-    return default_catalogue().retention_of(record.payload)
+def _classes_of(record: Record) -> Sequence[str]:
+    """The retention classes of a record, of which its tenant's months say which keeps it longest.
+
+    None if it shows none: its type is a tenant's own, say.
+    """
+    return default_catalogue().classes_of(record.payload)
 
 
 def _own_tokens(record: Record, number: int) -> list[Token]:

@@ -25,6 +25,7 @@ SCAN: Final = 2048
 """Entries that one batch looks through."""
 STEP: Final = 64
 """Entries after which others have a turn."""
+_RULE: Final = "the longest of the classes that keep it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Known:
     """A record, as far as its retention asks.
 
     Attributes:
-        retention: its class; empty if its type is not known any more. See `strays`.
+        retention: the class that keeps it longest; empty if its type is not known any more. See
+            `strays`.
         parts: the keys of those of its parts that are in the vault.
     """
 
@@ -80,6 +82,6 @@ def is_sealed(records: Records, part: bytes) -> bool:
 
 
 def fingerprint(catalogue: Catalogue) -> bytes:
-    """A hash of all that says when a record is past its time."""
+    """A hash of all that says when a record is past its time: the rule's name, types, classes."""
     classes = {f"{name} {version}": k.retention for (name, version), k in catalogue.types.items()}
-    return sha256(dump_json([classes, dict(catalogue.retention)])).digest()
+    return sha256(dump_json([_RULE, classes, dict(catalogue.retention)])).digest()

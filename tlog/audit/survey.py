@@ -84,9 +84,8 @@ async def survey(records: Records, key_id: bytes) -> Survey:
         _, claims = claims_at(records, index)
         if claims["type"] == MERGED:
             merged.update(dict.fromkeys(_keys_of(records, key[:48]), index))
-        kind = records.catalogue.types.get((claims["type"], claims["schema_version"]))
         types[claims["type"]] += 1
-        classes[claims.get("retention_class") or (kind.retention if kind else "unknown")] += 1
+        classes[records.catalogue.retention_of(claims) or "unknown"] += 1
         recipients.update([*claims.get("recipients", ()), *_if_there(claims, "recipient")])
         requests.update(_if_there(claims, "request_id"))
     return Survey(
