@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -16,7 +18,7 @@ from tests.audit.producer import signer_of
 from tests.client import audit_server as double_server
 from tests.client.audit_server import AuditDouble, key_file, producer, served, until
 from tests.client.spools import left_on_disk
-from tlog.client import Producer, Refusal
+from tlog.client import Producer, Refusal, SpoolError, segments
 from tlog.client import drain as drains
 from tlog.v1 import audit_pb2 as pb
 
@@ -223,6 +225,43 @@ def test_they_leave_it_though_the_server_is_away_before_the_others_have_left(
         double.tricks.clear()
         assert shop.flush(20)
     assert double.seqs() == [1, 2, 3, 4, 5]
+
+
+def test_a_disk_that_is_full_stops_no_delivery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server was away, and so the disk is full: what waits has no room for a copy of it."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # As after a longest pause: it is time to tidy at each step.
+    monkeypatch.setattr(drains, "TIDY_SECONDS", 0)
+    monkeypatch.setattr(drains, "BATCH_EVENTS", 2)
+    double = AuditDouble()
+    with producer("127.0.0.1:1", tmp_path) as shop:
+        record(shop, 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(segments, "replace_file", full)
+        double.tricks.append(lambda double, request, _: double.take(request))
+        double.tricks.extend([double_server.away] * 1000)
+        with served(double) as target:
+            shop = producer(target, tmp_path)
+            until(lambda: shop.spool.waiting == 7 and shop.problem)
+            with pytest.raises(SpoolError, match="delivered records stay"):
+                shop.close()
+            assert left_on_disk(tmp_path / "spool") == set(range(1, 10))
+            shop = producer(target, tmp_path)  # it opens, and records
+            record(shop)
+            until(lambda: "No space left on device: delivered records stay" in caplog.text)
+            double.tricks.clear()
+            assert shop.flush(20)
+            until(lambda: not shop.problem)
+            shop.close()
+    told = [each.getMessage() for each in caplog.records if "stay in the" in each.getMessage()]
+    assert len(told) == 2  # once by each of the two
+    assert double.seqs() == list(range(1, 11))
+    assert left_on_disk(tmp_path / "spool") == set()
 
 
 def test_nothing_delivered_is_left_by_one_that_closes_at_once(

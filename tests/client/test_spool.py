@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -327,6 +328,7 @@ def test_what_is_delivered_leaves_the_disk(tmp_path: Path, delivered: int) -> No
     assert set(drained(opened(tmp_path / "closed"))) == rest
     killed(begun("killed"))
     spool = opened(tmp_path / "killed")
+    spool.tidy()
     assert left_on_disk(tmp_path / "killed") == rest
     assert put(spool, b"next") == 13
     assert set(drained(spool)) == {*rest, 13}
@@ -343,8 +345,6 @@ def test_killed_at_each_step_of_tidying(
     spool.advance(spool.peek(delivered, 1000))
     killed(spool)
     rest = {number: b"record %d" % number for number in range(delivered + 1, records + 1)}
-    tidied = Spool.tidy
-    monkeypatch.setattr(Spool, "tidy", lambda _: None)
 
     class Killed(BaseException):
         pass
@@ -368,17 +368,16 @@ def test_killed_at_each_step_of_tidying(
         with monkeypatch.context() as patch, contextlib.suppress(Killed):
             for name in ("fsync", "rename", "replace", "unlink", "open", "write"):
                 patch.setattr(os, name, counted(getattr(os, name)))
-            tidied(spool)
+            spool.tidy()
             ended = True
         killed(spool)
-        with monkeypatch.context() as patch:
-            patch.setattr(Spool, "tidy", tidied)
-            spool = opened(copy)
-            assert left_on_disk(copy) == set(rest)
-            assert drained(spool) == rest
-            assert put(spool, b"next") == records + 1
-            spool.close()
-            opened(copy).close()
+        spool = opened(copy)
+        spool.tidy()
+        assert left_on_disk(copy) == set(rest)
+        assert drained(spool) == rest
+        assert put(spool, b"next") == records + 1
+        spool.close()
+        opened(copy).close()
         return not ended
 
     steps = 0
@@ -387,20 +386,33 @@ def test_killed_at_each_step_of_tidying(
     assert steps > 5
 
 
-def test_a_disk_that_is_full_leaves_what_is_delivered_and_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(path: Path, data: bytes) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+
+def nearly_full(path: Path) -> Any:
+    """There is room for a copy, and hardly for anything else meanwhile."""
+    return SimpleNamespace(free=segments(path)[0].stat().st_size)
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "no_room"),
+    [(segment_files, "replace_file", full), (shutil, "disk_usage", nearly_full)],
+)
+def test_a_disk_that_is_full_leaves_what_is_delivered_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: Any, name: str, no_room: Any
+) -> None:
     spool = opened(tmp_path)
     for _ in range(3):
         put(spool, b"record")
     spool.advance(spool.peek(1, 1000))
     with monkeypatch.context() as patch:
-        patch.setattr(segment_files, "replace_file", full)
+        patch.setattr(of, name, no_room)
         with pytest.raises(SpoolError, match="No space left on device: delivered records stay"):
             spool.tidy()
+        killed(spool)
+        spool = opened(tmp_path)
+        assert left_on_disk(tmp_path) == {1, 2, 3}
     assert put(spool, b"after") == 4
     spool.tidy()
     assert left_on_disk(tmp_path) == {2, 3, 4}
@@ -530,6 +542,7 @@ def test_kill_loses_nothing_answered_for(tmp_path: Path) -> None:
         delivered |= {int(line[1:]) for line in said if line.startswith("d")}
     spool = opened(tmp_path)
     last = spool.next_number - 1
+    spool.tidy()
     there = left_on_disk(tmp_path)
     left = drained(spool)
     assert there == set(left)

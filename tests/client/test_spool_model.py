@@ -106,7 +106,6 @@ class SpoolModel(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.spool = opened(self.path)
         self.taken = []
-        self.only_what_waits_is_there()
 
     @invariant()
     def counts(self) -> None:

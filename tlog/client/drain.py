@@ -116,6 +116,7 @@ class Drain:
         self._on_refused = on_refused
         self._most = BATCH_EVENTS
         self._tidy_at = 0.0
+        self._untidy = ""  # why, when it was told last
         self._stopping = threading.Event()
         self.problem = ""
         """Why nothing is delivered at the moment; empty while all is well."""
@@ -147,10 +148,21 @@ class Drain:
 
     def _step(self) -> None:
         if time.monotonic() >= self._tidy_at:
-            self._tidy_at = time.monotonic() + TIDY_SECONDS
-            self._spool.tidy()
+            self._tidy()
         if self._spool.wait(TIDY_SECONDS) and (frames := self._spool.peek(self._most, BATCH_BYTES)):
             self._deliver(frames)
+
+    def _tidy(self) -> None:
+        """Never before delivery: on a disk that is full, that is what makes room."""
+        self._tidy_at = time.monotonic() + TIDY_SECONDS
+        problem = ""
+        try:
+            self._spool.tidy()
+        except Exception as error:  # noqa: BLE001  (whatever it is, the next call tries again)
+            problem = _problem_of(error)
+        if problem and problem != self._untidy:
+            _log.warning("delivered events stay in the spool: %s", printable(problem))
+        self._untidy = problem
 
     def _deliver(self, frames: Sequence[Frame]) -> None:
         try:
@@ -201,16 +213,17 @@ class Drain:
         return parse_jws(jws).kid == self._kid
 
     def _failed(self, error: Exception) -> None:
-        known = isinstance(error, (ClientError, OSError))
-        problem = (known and str(error)) or _place_of(error)
+        problem = _problem_of(error)
         if problem != self.problem:
             waiting = self._spool.waiting
             _log.warning("%d events wait in the spool: %s", waiting, printable(problem))
         self.problem = problem
 
 
-def _place_of(error: Exception) -> str:
-    """Its type and where it arose: what it says itself may quote an event."""
+def _problem_of(error: Exception) -> str:
+    """What it says; of what is not ours its type and where it arose: it may quote an event."""
+    if isinstance(error, (ClientError, OSError)) and (text := str(error)):
+        return text
     frames = traceback.extract_tb(error.__traceback__)
     where = f" in {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{where}"

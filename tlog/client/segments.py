@@ -6,9 +6,11 @@ before the next one began.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -112,6 +114,9 @@ def trim(segment: Segment, cursor: int, offset: int) -> Segment:
     is for the caller to delete. Raises OSError: there is no copy.
     """
     copy = Segment.of(segment.path.parent, cursor)
+    # Meanwhile others append: a copy that takes the last room would have their records refused.
+    if shutil.disk_usage(copy.path.parent).free // 2 < segment.size - offset:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with segment.path.open("rb") as file:
         file.seek(offset)
         rest = file.read()

@@ -11,8 +11,8 @@ leave in their order, each at least once: the server knows those that it has by 
 A record's number is its place in its producer's sequence: it is given, signed and written in one
 step. A torn tail is cut when the spool is opened (`segments`); anything else that cannot be read is
 named, and refused. The files hold personal data in the clear, readable by their owner alone. What
-is delivered goes with `tidy`, which the drain calls every few seconds, and when the spool is opened
-or closed.
+is delivered goes with `tidy`, which the drain calls when it starts and every few seconds, and when
+the spool is closed. It may take room on the disk: nothing else waits for it.
 """
 
 from __future__ import annotations
@@ -139,7 +139,6 @@ class Spool:
         os.fsync(self._handle)
         self._synced = self._next - 1
         self._save()
-        self.tidy()
 
     @property
     def next_number(self) -> int:
@@ -376,7 +375,7 @@ class Spool:
     def tidy(self) -> None:
         """Take off the disk what is delivered, also where what is not stands beside it.
 
-        A kill in the midst of it loses nothing, and the next start does the rest.
+        A kill in the midst of it loses nothing, and the next call after it does the rest.
 
         Raises:
             SpoolError, StateError: it stays, and the next call tries again.
