@@ -232,3 +232,47 @@ async def test_what_was_erased_is_past_its_time_all_the_same(tmp_path: Path) -> 
         assert keeping.on_key(key.key_id) == (frozenset(), frozenset({"H-1"}))
         records.vault.store.write([("keys", key.key_id, gone_key(Erasure(9, "R-1")))])
         assert keeping.on_key(key.key_id) == (frozenset(), frozenset())
+
+
+def merged(*subjects: str) -> Draft:
+    """Of the same person, and no claim that is shared."""
+    return Draft("subject.merged", {}, {}, [{"id": subject} for subject in subjects])
+
+
+async def test_a_hold_is_on_a_person_under_whatever_identifier(tmp_path: Path) -> None:
+    dave, erin = "dave@example.com", "erin@example.com"
+    async with governed(tmp_path) as records:
+        events = [access(name) for name in (ALICE, BOB, CAROL, dave, erin)]
+        # Each way round, and in a ring; whose order of records tells nothing.
+        events += [merged(BOB, ALICE), merged(BOB, CAROL), merged(dave, CAROL), merged(dave, ALICE)]
+        await records.accept([signed(each, seq) for seq, each in enumerate(events, 1)])
+        everybody = (ALICE, BOB, CAROL, dave)
+        assert not (await preview(records, LOOK, ALICE)).holds
+        await submit(records, order(Kind.PLACE, subject=CAROL).encode())
+        keys = {name: records.vault.find_subject(name) for name in everybody}
+        for name in everybody:
+            assert "held by H-1: release" in await refusal(records, name)
+            told = (await preview(records, LOOK, name)).survey.merged
+            assert told.keys() == {k.key_id for each, k in keys.items() if k and each != name}
+        assert await erased(records, erin)
+        await submit(records, order(Kind.RELEASE).encode())
+        # Whoever is between the two held them together; a key that is gone does not.
+        for name in (BOB, dave):
+            assert await erased(records, name)
+        await submit(records, order(Kind.PLACE, hold_id="H-2", subject=CAROL).encode())
+        assert await erased(records, ALICE)
+        assert "held by H-2: release" in await refusal(records, CAROL)
+
+
+async def test_a_hold_in_an_older_copy_is_on_a_person_under_whatever_identifier(
+    tmp_path: Path,
+) -> None:
+    async with governed(tmp_path) as records:
+        events = [access(ALICE), access(BOB), access(CAROL), merged(ALICE, BOB)]
+        await records.accept([signed(each, seq) for seq, each in enumerate(events, 1)])
+    with old_copy(tmp_path):
+        async with opened(tmp_path) as records:
+            await submit(records, order(Kind.PLACE).encode())
+    async with opened(tmp_path) as records:
+        assert "held by H-1: release" in await refusal(records, BOB)
+        assert await erased(records, CAROL)

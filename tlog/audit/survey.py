@@ -9,7 +9,7 @@ import asyncio
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,8 +47,8 @@ class Survey:
         recipients: to whom records say that the subject's data went.
         requests: of which there are records.
         others: keys of those that share something.
-        merged: keys of the same person under another identifier, as records say, and the entry of
-            the last one of these.
+        merged: keys of the same person under another identifier, as records say, be it by way of a
+            third one, and the entry of the last one of these.
     """
 
     parts: int = 0
@@ -63,6 +63,18 @@ class Survey:
 
 async def survey(records: Records, key_id: bytes) -> Survey:
     """Look through all that a key opens; in steps, and by what is public."""
+    seen = await _look(records, key_id)
+    merged, todo = dict(seen.merged), [*seen.merged]
+    while todo:
+        further = (await _look(records, todo.pop())).merged
+        found = {each: i for each, i in further.items() if each not in merged and each != key_id}
+        merged |= found
+        todo += found
+    return replace(seen, merged=merged)
+
+
+async def _look(records: Records, key_id: bytes) -> Survey:
+    """As `survey`, but what is merged by way of a third key."""
     types: Counter[str] = Counter()
     classes: Counter[str] = Counter()
     recipients: set[str] = set()
@@ -132,16 +144,17 @@ def _keys_of(records: Records, record: bytes) -> Iterator[bytes]:
 def holds_on(
     records: Records, state: State, key_id: bytes, seen: Survey, request_id: str
 ) -> list[str]:
-    """The holds that keep a key: on its subject, on a request, on others that share something.
+    """The holds that keep a key.
 
-    Of one that keeps it because nobody can tell whom it is on, it is said what to do.
+    They are on its subject, under whatever identifier, on a request, or on others that share
+    something. Of one that keeps it because nobody can tell whom it is on, it is said what to do.
     """
     keeping = Keeping.of(records, state.obligations.holds)
     held: set[str] = set()
     untold: set[str] = set()
     for each in seen.requests | {request_id}:
         held |= keeping.requests.get(each, frozenset())
-    for key in seen.others | {key_id}:
+    for key in {key_id, *seen.others, *seen.merged}:
         known, unknown = keeping.on_key(key)
         held |= known
         untold |= unknown
