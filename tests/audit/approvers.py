@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import ChainMap
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,8 +47,8 @@ def registry(*approvers: Signer) -> Registry:
     """Who approves; the shop only records."""
     people = [(each, "approver") for each in approvers or (DPO, CISO)] + [(SHOP, "recorder")]
     return Registry(
-        ChainMap({each.vkey.name: Producer(frozenset({role})) for each, role in people}),
-        ChainMap({each.vkey.label: ProducerKey(each.vkey, LONG_AGO) for each, _ in people}),
+        {each.vkey.name: Producer(frozenset({role})) for each, role in people},
+        {each.vkey.label: ProducerKey(each.vkey, LONG_AGO) for each, _ in people},
     )
 
 

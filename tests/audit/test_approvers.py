@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import ChainMap
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -176,7 +175,7 @@ _KEYS = st.tuples(
 def test_two_stand_if_two_could_sign_together(
     rows: list[tuple[str, int, str]], approving: set[str]
 ) -> None:
-    known = Registry(ChainMap({name: Producer(frozenset({"recorder"})) for name in "abc"}))
+    known = Registry({name: Producer(frozenset({"recorder"})) for name in "abc"})
     for name in approving:
         known.producers[name] = Producer(frozenset({"approver", "recorder"}))
     for name, seed, state in rows:

@@ -266,14 +266,3 @@ def test_a_registrar_registers() -> None:
     till = register(signer_of("till", 3)) | {"producer_id": "shop"}
     assert apply(state, till) == []
     assert state.producers["till"].roles == {"recorder"}
-
-
-def test_a_branch_changes_nothing_before_it_is_merged() -> None:
-    state = registry()
-    apply(state, register(SHOP))
-    before, branch = state.made(), state.branch()
-    apply(branch, event("shop", 5, "access.read"))
-    assert branch.producers["shop"].next_seq == 6
-    assert state.made() == before
-    state.merge(branch)
-    assert state.made() == branch.made() != before

@@ -1,28 +1,27 @@
 """What a round is going to write, gathered so that an event is in it with all that it brings.
 
 An event brings keys, sealed parts, changes of the registry, and findings that are events
-themselves, any of which may still be refused. So all of it goes into a `branch`, which nobody
-writes. It is merged when nothing can be refused any more; one that is dropped leaves nothing.
+themselves, any of which may still be refused: then all of it is taken back (`Gathered.whole`).
 """
 
 from __future__ import annotations
 
-from collections import ChainMap
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 from tlog.audit.obligations import Obliging
 from tlog.audit.producers import Registry
-from tlog.audit.vault import Sealing
+from tlog.audit.undo import Undoable
+from tlog.audit.vault import Sealing, Vault
 
 
-@dataclass(slots=True)
 class Gathered:
-    """What is to be written of a round, or of one event and what comes of it.
+    """What is to be written of a round.
 
     Attributes:
         registry: of producers, as it will be.
         sealing: keys and sealed parts.
-        first: the place of the first of its leaves among those of the round.
         leaves: in the order of the log.
         marks: for each leaf the event id and its hash.
         obliging: records that oblige to something, by the place of their leaf.
@@ -30,32 +29,34 @@ class Gathered:
         fresh: by event id, the place and the content of each event that has it.
     """
 
-    registry: Registry
-    sealing: Sealing
-    first: int = 0
-    leaves: list[bytes] = field(default_factory=list)
-    marks: list[bytes] = field(default_factory=list)
-    obliging: list[tuple[int, Obliging]] = field(default_factory=list)
-    findings: list[str] = field(default_factory=list)
-    fresh: ChainMap[bytes, tuple[tuple[int, bytes], ...]] = field(default_factory=ChainMap)
-
-    @property
-    def end(self) -> int:
-        """The place of the next leaf."""
-        return self.first + len(self.leaves)
-
-    def branch(self) -> Gathered:
-        """For what may be refused: it sees all of this, and adds to itself alone."""
-        return Gathered(
-            self.registry.branch(), self.sealing.branch(), self.end, fresh=self.fresh.new_child()
+    def __init__(self, registry: Registry, vault: Vault) -> None:
+        producers, keys = Undoable(registry.producers), Undoable(registry.keys)
+        self.registry = Registry(producers, keys)
+        self.sealing = Sealing(vault)
+        self.leaves: list[bytes] = []
+        self.marks: list[bytes] = []
+        self.obliging: list[tuple[int, Obliging]] = []
+        self.findings: list[str] = []
+        self.fresh: Undoable[bytes, tuple[tuple[int, bytes], ...]] = Undoable()
+        self._lists: tuple[list[Any], ...] = (
+            *(self.leaves, self.marks, self.obliging, self.findings),
+            self.sealing.puts,
+        )
+        self._maps: tuple[Undoable[Any, Any], ...] = (
+            *(producers, keys, self.fresh),
+            *(self.sealing.new_subjects, self.sealing.new_epochs),
         )
 
-    def merge(self, branch: Gathered) -> None:
-        """Take over what was added to a branch, the last that was made of this."""
-        self.registry.merge(branch.registry)
-        self.sealing.merge(branch.sealing)
-        self.leaves += branch.leaves
-        self.marks += branch.marks
-        self.obliging += branch.obliging
-        self.findings += branch.findings
-        self.fresh.update(branch.fresh.maps[0])
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """What is gathered inside stays if nothing is refused; else nothing of it does."""
+        lengths = [len(each) for each in self._lists]
+        changes = [each.changes for each in self._maps]
+        try:
+            yield
+        except BaseException:
+            for gathered, length in zip(self._lists, lengths, strict=True):
+                del gathered[length:]
+            for mapping, count in zip(self._maps, changes, strict=True):
+                mapping.back_to(count)
+            raise

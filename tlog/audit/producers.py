@@ -8,7 +8,6 @@ later changes what it signed before. A producer's own clock never decides: a sto
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -128,25 +127,15 @@ class Finding:
 class Registry:
     """All producers and their keys. Values in it are never changed, only replaced."""
 
-    producers: ChainMap[str, Producer] = field(default_factory=ChainMap)
-    keys: ChainMap[str, ProducerKey] = field(default_factory=ChainMap)
+    producers: dict[str, Producer] = field(default_factory=dict)
+    keys: dict[str, ProducerKey] = field(default_factory=dict)
 
     @classmethod
     def of_service(cls, vkey: VerifierKey, *, since: datetime) -> Self:
         """The state before the first event: only the service is known, by its configuration."""
         return cls(
-            ChainMap({vkey.name: Producer(frozenset({SERVICE}))}),
-            ChainMap({vkey.label: ProducerKey(vkey, since)}),
+            {vkey.name: Producer(frozenset({SERVICE}))}, {vkey.label: ProducerKey(vkey, since)}
         )
-
-    def branch(self) -> Registry:
-        """To try events on: it costs what they change, and changes nothing here before `merge`."""
-        return Registry(self.producers.new_child(), self.keys.new_child())
-
-    def merge(self, branch: Registry) -> None:
-        """What was changed in a branch of this is so here, too."""
-        self.producers.update(branch.producers.maps[0])
-        self.keys.update(branch.keys.maps[0])
 
     def key(self, kid: str, *, now: datetime) -> VerifierKey:
         """The key with which an event that comes in now is to be verified.
@@ -278,7 +267,7 @@ class Registry:
             )
             for vkey, since, until, revoked in made["keys"]
         ]
-        return cls(ChainMap(producers), ChainMap({key.vkey.label: key for key in keys}))
+        return cls(producers, {key.vkey.label: key for key in keys})
 
 
 def _time(claims: Mapping[str, Any], name: str) -> datetime | None:

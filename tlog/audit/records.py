@@ -347,8 +347,7 @@ class Records:
         await loop.run_in_executor(None, store.sync)
         gathered.sealing.done()
         placed = await self.log.sequencer.submit(gathered.leaves)  # step 4
-        state.registry.merge(gathered.registry)
-        state.size = placed[-1] + 1
+        state.registry, state.size = gathered.registry, placed[-1] + 1
         store.write(this.unmarks(placed))  # step 5
         for place, record in gathered.obliging:
             store.write(state.obligations.apply(record, placed[place]))

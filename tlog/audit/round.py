@@ -28,7 +28,7 @@ from tlog.audit.producers import Producer
 from tlog.audit.rebuild import ROW_SIZE, State, index_row, known_rows
 from tlog.audit.survey import erased_at, erased_epochs
 from tlog.audit.tokens import Token, canonical, epoch_of, make_token
-from tlog.audit.vault import Sealing, SubjectKey, Vault, joint_secret, part_key
+from tlog.audit.vault import SubjectKey, Vault, joint_secret, part_key
 from tlog.audit.verifying import Claim
 from tlog.merkle import leaf_hash
 from tlog.notes import Signer
@@ -94,7 +94,7 @@ class Round:
         max_leaf: int,
     ) -> None:
         self.state = state
-        self.gathered = Gathered(state.registry.branch(), Sealing(vault))
+        self.gathered = Gathered(state.registry, vault)
         self.outcomes: list[Placed | EventRefused] = []
         self._vault = vault
         self._signer = signer
@@ -138,7 +138,7 @@ class Round:
         try:
             if isinstance(event, EventRefused):
                 raise event
-            with self._whole():
+            with self.gathered.whole():
                 outcome: Placed | EventRefused = (
                     self._own(event)
                     if isinstance(event, Draft)
@@ -147,16 +147,6 @@ class Round:
         except EventRefused as refusal:
             outcome = refusal
         self.outcomes.append(outcome)
-
-    @contextlib.contextmanager
-    def _whole(self) -> Iterator[None]:
-        """What is gathered inside comes into the round whole; if it is refused, nothing of it."""
-        outer, self.gathered = self.gathered, self.gathered.branch()
-        try:
-            yield
-            outer.merge(self.gathered)
-        finally:
-            self.gathered = outer
 
     def _foreign(self, jws: Jws, encoded: Sequence[str], verified: Claim | None) -> Placed:
         try:
@@ -248,6 +238,7 @@ class Round:
         findings = self.gathered.registry.apply(
             event.claims, occurred_at=event.occurred_at, received_at=self._now
         )
+        known = len(self.gathered.sealing.new_subjects)
         place = self._place(event)
         for finding in findings:
             self._tell(finding.kind, Draft("log.gap_detected", finding.claims(), {}))
@@ -260,14 +251,14 @@ class Round:
                 "about_index": first,
             }
             self._tell("conflicts", Draft("log.conflict", about, {}))
-        if enrolled := self.gathered.sealing.enrolled:
+        if enrolled := self.gathered.sealing.enrolled_since(known):
             self._tell_of_returned(event, enrolled)
         return Placed(place, conflict=conflict)
 
     def _tell(self, kind: str, draft: Draft) -> None:
         self.gathered.findings.append(kind)
         try:
-            with self._whole():
+            with self.gathered.whole():
                 self._own(draft)
         except EventRefused as refusal:
             raise EventRefused(
@@ -288,7 +279,7 @@ class Round:
             about = {"about_producer": event.producer, "about_event": event.claims["event_id"]}
             self.gathered.findings.append("enrolled_again")
             # Where leaves may not be longer than that event's, the figure alone says so.
-            with contextlib.suppress(EventRefused), self._whole():
+            with contextlib.suppress(EventRefused), self.gathered.whole():
                 self._own(Draft("log.enrolled_again", about, {}, returned))
 
     def _place(self, event: Event) -> int:
@@ -299,7 +290,7 @@ class Round:
         leaf = encode_leaf(Leaf(event.jws.text, self._now, tokens))
         hashed = leaf_hash(leaf)
         sealing.seal(event, hashed, keys)
-        place = gathered.end
+        place = len(gathered.leaves)
         gathered.leaves.append(leaf)
         gathered.marks.append(event.event_id + hashed)
         if event.type.name in OBLIGING:

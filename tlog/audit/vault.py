@@ -28,10 +28,10 @@ to no key; the digests in the leaf do, and they are checked on every open.
 from __future__ import annotations
 
 import secrets
-from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +44,7 @@ from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.event import Event
 from tlog.audit.mac import hmac_sha256
 from tlog.audit.sdjwt import Disclosure
+from tlog.audit.undo import Undoable
 from tlog.store.sealed import Put, SealedStore
 
 FAMILIES: Final = (
@@ -320,42 +321,29 @@ class Sealing:
 
     vault: Vault
     puts: list[Put] = field(default_factory=list)
-    _subjects: ChainMap[str, SubjectKey] = field(default_factory=ChainMap)
-    _epochs: ChainMap[str, bytes] = field(default_factory=ChainMap)
-
-    def branch(self) -> Sealing:
-        """What one event adds; it knows the keys that were made here."""
-        return Sealing(
-            self.vault, _subjects=self._subjects.new_child(), _epochs=self._epochs.new_child()
-        )
-
-    def merge(self, branch: Sealing) -> None:
-        """What was made in a branch of this is written with it."""
-        self.puts += branch.puts
-        self._subjects.update(branch._subjects.maps[0])
-        self._epochs.update(branch._epochs.maps[0])
+    new_subjects: Undoable[str, SubjectKey] = field(default_factory=Undoable)
+    new_epochs: Undoable[str, bytes] = field(default_factory=Undoable)
 
     def subject(self, identifier: str) -> SubjectKey:
         """The key of a subject, made if it has none."""
-        found = self._subjects.get(identifier) or self.vault.find_subject(identifier)
+        found = self.new_subjects.get(identifier) or self.vault.find_subject(identifier)
         if found is None:
             found = SubjectKey(secrets.token_bytes(KEY_ID_SIZE), secrets.token_bytes(KEY_SIZE))
             wrapped = self.vault.wrap(found.secret, found.key_id)
             self.puts.append(("keys", found.key_id, _LIVE + wrapped))
             self.puts.append(("subjects", self.vault.lookup(identifier), found.key_id))
-            self._subjects[identifier] = found
+            self.new_subjects[identifier] = found
         return found
 
-    @property
-    def enrolled(self) -> Sequence[str]:
-        """Whose keys were made here, and not in what this is a branch of."""
-        return list(self._subjects.maps[0])
+    def enrolled_since(self, before: int) -> list[str]:
+        """Whose keys were made here, but for the first so many."""
+        return list(islice(reversed(self.new_subjects), len(self.new_subjects) - before))
 
     def epoch(self, epoch: str) -> bytes:
         """The tenant's token key of an epoch, made if there is none."""
-        found = self._epochs.get(epoch) or self.vault.find_epoch(epoch)
+        found = self.new_epochs.get(epoch) or self.vault.find_epoch(epoch)
         if found is None:
-            found = self._epochs[epoch] = secrets.token_bytes(KEY_SIZE)
+            found = self.new_epochs[epoch] = secrets.token_bytes(KEY_SIZE)
             name = epoch.encode()
             self.puts.append(("epochs", name, self.vault.wrap(found, name)))
         return found
@@ -387,8 +375,8 @@ class Sealing:
 
     def done(self) -> None:
         """The puts are written and durable: their keys may be used."""
-        self.vault._keep(self._subjects.maps[0])
-        self.vault._epochs.update(self._epochs)
+        self.vault._keep(self.new_subjects)
+        self.vault._epochs.update(self.new_epochs)
 
 
 def part_key(event_id: bytes, leaf_hash: bytes, number: int) -> bytes:
