@@ -28,7 +28,7 @@ def vault(tmp_path: Path) -> Iterator[Vault]:
 
 def put(vault: Vault, event: Event) -> bytes:
     """Seal an event, as if its leaf hash were its content."""
-    sealing = Sealing(vault)
+    sealing = Sealing(vault, [])
     keys = [sealing.subject(canonical(each)) for each in event.subject_ids()]
     sealing.seal(event, event.content, keys)
     vault.store.write(sealing.puts)
@@ -198,7 +198,7 @@ def test_a_destruction_cut_short_is_finished_by_the_next_start(
 
 def test_keys_are_random_and_no_part_shares_one(vault: Vault) -> None:
     event = opened(signed(access("alice@example.com")))
-    first, second = Sealing(vault), Sealing(vault)
+    first, second = Sealing(vault, []), Sealing(vault, [])
     assert first.subject("a") == first.subject("a")
     assert first.subject("a") != second.subject("a")  # not known before it is written
     assert first.epoch("2026Q1") != first.epoch("2026Q2")
@@ -231,7 +231,7 @@ def test_what_opens_must_be_what_was_signed(vault: Vault) -> None:
     event = opened(signed(access("alice@example.com", personal={})))
     put(vault, event)
     lie = opened(signed(access("alice@example.com", personal={})))
-    sealing = Sealing(vault)
+    sealing = Sealing(vault, [])
     keys = [sealing.subject("alice@example.com")]
     sealing._seal(part_key(event.event_id, event.content, 1), keys, lie.subjects[0])
     vault.store.write(sealing.puts)

@@ -222,8 +222,7 @@ def read_event(jws: Jws, encoded: Sequence[str], *, tenant: str, catalogue: Cata
         parse_time(payload["occurred_at"], field="occurred_at"),
         shared,
         subjects,
-        _actors(shared, subjects),
-        _resources(kind, shared, subjects),
+        *_named(kind, shared, subjects),
     )
 
 
@@ -258,45 +257,35 @@ def match_disclosures(payload: Mapping[str, Any], encoded: Sequence[str]) -> lis
     return sdjwt.match(encoded, objects)
 
 
-def _actors(shared: Sequence[Disclosure], subjects: Sequence[Sequence[Disclosure]]) -> list[str]:
-    """Who is named in all parts."""
-    named = [
-        identifier_of(said.value)
-        for part in (shared, *subjects)
-        for said in part
-        if said.name == "actor"
-    ]
-    found = forms_of(named)
+def _named(
+    kind: EventType, shared: Sequence[Disclosure], subjects: Sequence[Sequence[Disclosure]]
+) -> tuple[list[str], list[tuple[str, int]]]:
+    """Who did it, and what is named in each part, and which part that is."""
+    actors: list[str | None] = []
+    resources: list[tuple[str, int]] = []
+    for number, part in enumerate((shared, *subjects)):
+        for said in part:
+            if said.name == "actor":
+                actors.append(identifier_of(said.value))
+            elif said.name == "resource":
+                resources += [(each, number) for each in identifiers_of(said.value)]
+    found = forms_of(actors)
     if len(found) > MAX_ACTORS:
         raise EventRefused(
             f"it names {len(found)}: at most {MAX_ACTORS} in one event", field="actor"
         )
-    return found
-
-
-def _resources(
-    kind: EventType, shared: Sequence[Disclosure], subjects: Sequence[Sequence[Disclosure]]
-) -> list[tuple[str, int]]:
-    """What is named in each part, and which part that is."""
-    found = [
-        (identifier, number)
-        for number, part in enumerate((shared, *subjects))
-        for said in part
-        if said.name == "resource"
-        for identifier in identifiers_of(said.value)
-    ]
-    if len(found) > MAX_RESOURCES:
+    if len(resources) > MAX_RESOURCES:
         raise EventRefused(
-            f"it names {len(found)}: at most {MAX_RESOURCES} in one event", field="resource"
+            f"it names {len(resources)}: at most {MAX_RESOURCES} in one event", field="resource"
         )
-    joint = len(subjects) * sum(number == 0 for _, number in found)
+    joint = len(subjects) * sum(number == 0 for _, number in resources)
     if joint > MAX_JOINT and kind.tokens is TokenClass.ERASABLE:
         raise EventRefused(
             f"so many things of so many people together ({joint}, at most {MAX_JOINT}): name each "
             "with the subject that it is of, or make several events",
             field="resource",
         )
-    return found
+    return found, resources
 
 
 def _check_subjects(
@@ -314,7 +303,8 @@ def _check_subjects(
                 identified = True
                 check_identifier(f"{field}.id", disclosure.value)
                 # Reads of it are records about the canonical form.
-                check_identifier(f"{field}.id", canonical(disclosure.value))
+                if (form := canonical(disclosure.value)) != disclosure.value:
+                    check_identifier(f"{field}.id", form)
             else:
                 name = disclosure.name
                 catalogue.check_personal(name, disclosure.value, field=f"{field}.{name}")

@@ -6,13 +6,12 @@ themselves, any of which may still be refused: then all of it is taken back (`Ga
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 from tlog.audit.obligations import Obliging
 from tlog.audit.producers import Registry
-from tlog.audit.undo import Undoable
+from tlog.audit.undo import Journal, Undoable, take_back
 from tlog.audit.vault import Sealing, Vault
 
 
@@ -30,33 +29,47 @@ class Gathered:
     """
 
     def __init__(self, registry: Registry, vault: Vault) -> None:
-        producers, keys = Undoable(registry.producers), Undoable(registry.keys)
-        self.registry = Registry(producers, keys)
-        self.sealing = Sealing(vault)
+        self._journal: Journal = []
+        self.registry = Registry(
+            Undoable(self._journal, registry.producers), Undoable(self._journal, registry.keys)
+        )
+        self.sealing = Sealing(vault, self._journal)
         self.leaves: list[bytes] = []
         self.marks: list[bytes] = []
         self.obliging: list[tuple[int, Obliging]] = []
         self.findings: list[str] = []
-        self.fresh: Undoable[bytes, tuple[tuple[int, bytes], ...]] = Undoable()
+        self.fresh: Undoable[bytes, tuple[tuple[int, bytes], ...]] = Undoable(self._journal)
         self._lists: tuple[list[Any], ...] = (
             *(self.leaves, self.marks, self.obliging, self.findings),
-            self.sealing.puts,
-        )
-        self._maps: tuple[Undoable[Any, Any], ...] = (
-            *(producers, keys, self.fresh),
-            *(self.sealing.new_subjects, self.sealing.new_epochs),
+            *(self.sealing.puts, self._journal),
         )
 
-    @contextlib.contextmanager
-    def whole(self) -> Iterator[None]:
-        """What is gathered inside stays if nothing is refused; else nothing of it does."""
-        lengths = [len(each) for each in self._lists]
-        changes = [each.changes for each in self._maps]
-        try:
-            yield
-        except BaseException:
-            for gathered, length in zip(self._lists, lengths, strict=True):
-                del gathered[length:]
-            for mapping, count in zip(self._maps, changes, strict=True):
-                mapping.back_to(count)
-            raise
+    def whole(self) -> Whole:
+        """Of what is gathered inside, nothing stays if something is refused."""
+        return Whole(self)
+
+    def lengths(self) -> list[int]:
+        """How far it has come."""
+        return [*map(len, self._lists)]
+
+    def back_to(self, lengths: Sequence[int]) -> None:
+        """Take back what was gathered since."""
+        take_back(self._journal, lengths[-1])
+        for gathered, length in zip(self._lists, lengths, strict=True):
+            del gathered[length:]
+
+
+class Whole:
+    """See `Gathered.whole`."""
+
+    __slots__ = ("_gathered", "_lengths")
+
+    def __init__(self, gathered: Gathered) -> None:
+        self._gathered = gathered
+
+    def __enter__(self) -> None:
+        self._lengths = self._gathered.lengths()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._gathered.back_to(self._lengths)

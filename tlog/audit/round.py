@@ -238,7 +238,7 @@ class Round:
         findings = self.gathered.registry.apply(
             event.claims, occurred_at=event.occurred_at, received_at=self._now
         )
-        known = len(self.gathered.sealing.new_subjects)
+        known = self.gathered.sealing.enrolled
         place = self._place(event)
         for finding in findings:
             self._tell(finding.kind, Draft("log.gap_detected", finding.claims(), {}))

@@ -50,6 +50,8 @@ def canonical(identifier: str) -> str:
 
     Published, so that others may check which token an identifier has.
     """
+    if identifier.isascii():
+        return identifier.strip().lower()
     # NFKC may bring back capitals and space: `№` is `No`. What is found by the form of a form, as
     # the record of a read, must be whoever it was.
     while (form := unicodedata.normalize("NFKC", identifier.strip().casefold())) != identifier:
@@ -74,8 +76,8 @@ def forms_of(names: Iterable[str | None]) -> list[str]:
 
     NFKC puts marks that combine in order with the square of how many there are.
     """
-    known = [name for name in names if name is not None and len(name) <= MAX_NAME]
-    return list(dict.fromkeys(map(canonical, known)))
+    found = [canonical(name) for name in names if name is not None and len(name) <= MAX_NAME]
+    return found if len(found) < 2 else list(dict.fromkeys(found))
 
 
 def make_token(

@@ -44,7 +44,7 @@ from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.event import Event
 from tlog.audit.mac import hmac_sha256
 from tlog.audit.sdjwt import Disclosure
-from tlog.audit.undo import Undoable
+from tlog.audit.undo import Journal, Undoable
 from tlog.store.sealed import Put, SealedStore
 
 FAMILIES: Final = (
@@ -312,38 +312,43 @@ class Vault:
         self._subjects = kept
 
 
-@dataclass(slots=True)
 class Sealing:
     """New keys and sealed parts, gathered to be written together.
 
     Keys made here are not used by anybody else before `done`: until then they are on no disk.
     """
 
-    vault: Vault
-    puts: list[Put] = field(default_factory=list)
-    new_subjects: Undoable[str, SubjectKey] = field(default_factory=Undoable)
-    new_epochs: Undoable[str, bytes] = field(default_factory=Undoable)
+    def __init__(self, vault: Vault, journal: Journal) -> None:
+        self.vault = vault
+        self.puts: list[Put] = []
+        self._subjects: Undoable[str, SubjectKey] = Undoable(journal)
+        self._epochs: Undoable[str, bytes] = Undoable(journal)
 
     def subject(self, identifier: str) -> SubjectKey:
         """The key of a subject, made if it has none."""
-        found = self.new_subjects.get(identifier) or self.vault.find_subject(identifier)
+        found = self._subjects.get(identifier) or self.vault.find_subject(identifier)
         if found is None:
             found = SubjectKey(secrets.token_bytes(KEY_ID_SIZE), secrets.token_bytes(KEY_SIZE))
             wrapped = self.vault.wrap(found.secret, found.key_id)
             self.puts.append(("keys", found.key_id, _LIVE + wrapped))
             self.puts.append(("subjects", self.vault.lookup(identifier), found.key_id))
-            self.new_subjects[identifier] = found
+            self._subjects[identifier] = found
         return found
 
+    @property
+    def enrolled(self) -> int:
+        """How many keys of subjects were made here."""
+        return len(self._subjects)
+
     def enrolled_since(self, before: int) -> list[str]:
-        """Whose keys were made here, but for the first so many."""
-        return list(islice(reversed(self.new_subjects), len(self.new_subjects) - before))
+        """Whose keys were made here since `enrolled` was so."""
+        return list(islice(reversed(self._subjects), len(self._subjects) - before))
 
     def epoch(self, epoch: str) -> bytes:
         """The tenant's token key of an epoch, made if there is none."""
-        found = self.new_epochs.get(epoch) or self.vault.find_epoch(epoch)
+        found = self._epochs.get(epoch) or self.vault.find_epoch(epoch)
         if found is None:
-            found = self.new_epochs[epoch] = secrets.token_bytes(KEY_SIZE)
+            found = self._epochs[epoch] = secrets.token_bytes(KEY_SIZE)
             name = epoch.encode()
             self.puts.append(("epochs", name, self.vault.wrap(found, name)))
         return found
@@ -375,8 +380,8 @@ class Sealing:
 
     def done(self) -> None:
         """The puts are written and durable: their keys may be used."""
-        self.vault._keep(self.new_subjects)
-        self.vault._epochs.update(self.new_epochs)
+        self.vault._keep(self._subjects)
+        self.vault._epochs.update(self._epochs)
 
 
 def part_key(event_id: bytes, leaf_hash: bytes, number: int) -> bytes:

@@ -22,8 +22,6 @@ from tlog.notes import Algorithm, VerifierKey
 
 CHUNK: Final = 64
 """Claims that go to a process together."""
-SHARE: Final = 8
-"""One claim in so many is not sent: whoever waits for the others verifies it meanwhile."""
 WORTHWHILE: Final = 16
 """Fewer than that are verified sooner than sent."""
 
@@ -67,10 +65,9 @@ class Verifiers:
         """Begin to verify; None is nothing to verify, and never right."""
         chunks: list[Future[list[bool]]] = []
         if self._pool is not None and len(claims) >= WORTHWHILE:
-            sent = [claim if at % SHARE else None for at, claim in enumerate(claims)]
             try:
-                for at in range(0, len(sent), CHUNK):
-                    chunks.append(_submit(self._pool, verify_all, sent[at : at + CHUNK]))
+                for at in range(0, len(claims), CHUNK):
+                    chunks.append(_submit(self._pool, verify_all, claims[at : at + CHUNK]))
             except (BrokenExecutor, RuntimeError) as error:
                 self._lost(error)
         return Checks(chunks, self._lost)
