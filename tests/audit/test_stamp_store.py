@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from tests.audit.authority import Station
 from tlog.audit import StampError, StampTime, stamp_store
 from tlog.audit.stamp_store import Due, StampStore
+
+AUTHORITIES = [
+    Station(Path(mkdtemp(prefix="tlog-stations-")), name=name).authority for name in ("one", "two")
+]
 
 
 def test_a_database_that_is_none(tmp_path: Path) -> None:
@@ -28,7 +34,7 @@ def test_a_database_that_is_none(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "stamps.db")) as database:
         database.execute("PRAGMA user_version = 7")
     for create in (True, False):
-        with pytest.raises(StampError, match="of version 7, this reads 1"):
+        with pytest.raises(StampError, match="of version 7, this reads 2"):
             StampStore(tmp_path, create=create)
 
 
@@ -54,6 +60,51 @@ def test_a_full_queue_keeps_the_oldest_and_the_newest(
         assert newest.size == 10
         kept = store._db.execute("SELECT size FROM checkpoints ORDER BY size").fetchall()
         assert kept == [(1,), (2,), (3,), (10,)]
+
+
+def stamped_by(store: StampStore, *names: str) -> None:
+    size = store._db.execute("SELECT coalesce(max(size), 0) + 1 FROM checkpoints").fetchone()[0]
+    store.queue(Due(size, b"note", 1.0), names)
+    time = datetime.fromtimestamp(1, UTC)
+    for name in names:
+        store.keep(name, size, b"answer", StampTime(time, None, 1, time, "CN=one"))
+
+
+def test_what_stamps_are_verified_with_outlives_the_settings(tmp_path: Path) -> None:
+    one, two = AUTHORITIES
+    new = Station(tmp_path / "new", name="one").authority
+    with contextlib.closing(StampStore(tmp_path, create=True)) as store:
+        store.expect([one, two])
+        assert store.earlier([]) == {}  # nobody has stamped
+        stamped_by(store, "one", "two")
+        assert store.earlier([one, two]) == {}
+        assert store.earlier([two]) == {"one": replace(one, url="")}
+        store.expect([new])
+    with contextlib.closing(StampStore(tmp_path, create=False)) as store:
+        # What the settings said of it last.
+        kept = {"one": replace(new, url=""), "two": replace(two, url="")}
+        assert store.earlier([]) == kept
+        store._db.execute("UPDATE authorities SET issuers = x'00' WHERE name = 'two'")
+        with pytest.raises(StampError, match="the certificates of two: "):
+            store.earlier([])
+
+
+def test_a_database_of_before_certificates_were_kept(tmp_path: Path) -> None:
+    one, two = AUTHORITIES
+    with contextlib.closing(StampStore(tmp_path, create=True)) as store:
+        store.expect([one, two])
+        stamped_by(store, "one", "two")
+    with contextlib.closing(sqlite3.connect(tmp_path / "stamps.db")) as database, database:
+        database.execute("DROP TABLE authorities")
+        database.execute("PRAGMA user_version = 1")
+    for create in (False, True):  # whoever only reads it leaves it as it is
+        with contextlib.closing(StampStore(tmp_path, create=create)) as store:
+            assert store.earlier([two]) == {"one": None}
+            assert store._version() == (2 if create else 1)
+            assert len(list(store.all())) == 2
+    with contextlib.closing(StampStore(tmp_path, create=True)) as store:
+        store.expect([one])  # put back for a moment
+        assert store.earlier([]) == {"one": replace(one, url=""), "two": None}
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -93,7 +144,7 @@ class StoreMachine(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.store.close()
         self.store = StampStore(Path(self.scratch.name), create=False)
-        self.store.expect(["one", "two"])
+        self.store.expect(AUTHORITIES)
 
     @rule(name=st.sampled_from(["one", "two"]), index=st.integers(0, 30))
     def look(self, name: str, index: int) -> None:

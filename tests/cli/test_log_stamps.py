@@ -88,6 +88,7 @@ def test_what_is_stamped_and_what_waits(run: Run, two_stamped: Path) -> None:
     assert all(stamp["accuracy"] == 1.5 for stamp in stamps)
     assert one == {
         "authority": "one",
+        "asked": True,
         "stamped": 3,
         "stamped_size": 3,
         "waiting": 0,
@@ -127,7 +128,7 @@ def test_the_time_of_an_entry(run: Run, two_stamped: Path) -> None:
         ),
         ("answer = (SELECT answer FROM stamps WHERE size = 1)", "Mismatch between messages"),
         ("answer = 7", "does not verify"),
-        ("authority = 'three'", "three is not in timestamps.toml any more"),
+        ("authority = 'three'", "three: taken out of timestamps.toml before certificates"),
     ],
 )
 def test_a_damaged_stamp_is_named(run: Run, two_stamped: Path, change: str, says: str) -> None:
@@ -142,6 +143,34 @@ def test_a_damaged_stamp_is_named(run: Run, two_stamped: Path, change: str, says
         assert "1 stamps do not verify" in result.err
         if "answer" in change:
             assert run("log", "stamps", two_stamped, "--entry", 1).code == 3
+
+
+def test_an_authority_that_was_taken_out(run: Run, two_stamped: Path) -> None:
+    """Its stamps verify as before, by the certificates that were kept with them."""
+    settings = two_stamped / "timestamps.toml"
+    before = settings.read_text()
+    two, three = (Station(two_stamped.parent / name, name=name) for name in ("two", "three"))
+    entry = run("log", "stamps", two_stamped, "--entry", 1).out
+    settings.write_text(settings_of(two, three, interval=1))
+    try:
+        result = run("log", "stamps", two_stamped, "--list", "--json")
+        assert result.code == 0, result.err
+        *stamps, asked, new, earlier = told(result.out)
+        assert [(each["authority"], each["ok"]) for each in stamps] == [("one", True)] * 3
+        assert [each["asked"] for each in (asked, new, earlier)] == [True, True, False]
+        assert (earlier["authority"], earlier["stamped"]) == ("one", 3)
+        text = run("log", "stamps", two_stamped).out.decode()
+        assert "one  3 checkpoints stamped, the last of size 3, asked no more\n" in text
+        assert run("log", "stamps", two_stamped, "--entry", 1).out == entry
+        with database(two_stamped) as stamps_db:
+            stamps_db.execute("DROP TABLE authorities")
+            stamps_db.execute("PRAGMA user_version = 1")
+            stamps_db.commit()
+            result = run("log", "stamps", two_stamped)
+            assert result.code == 3
+            assert "back and start the server once" in result.out.decode()
+    finally:
+        settings.write_text(before)
 
 
 def test_a_damaged_checkpoint_is_named(run: Run, two_stamped: Path) -> None:

@@ -3,6 +3,7 @@
     checkpoints   those that are stamped or are to be: the note, and since when it is due
     waiting       which authority has yet to stamp which checkpoint
     stamps        the answers of the authorities, as they came
+    authorities   what each one's stamps are verified with: those that are asked no more count, too
 
 An answer is put in and its place in the queue taken away in one transaction, synced before it
 returns: killed before that, the process asks again; after it, the stamp is there. All that is read
@@ -18,14 +19,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tlog.audit.stamps import Stamp, StampError, StampTime
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tlog.audit.stamps import Authority, Stamp, StampError, StampTime
 
 FILE_NAME: Final = "stamps.db"
 MAX_WAITING: Final = 1024
 """Checkpoints that wait for one authority. With more, the newest takes the place of the newest
 before it: its stamp bounds the entries of both, and no stamp that is yet to come can be earlier."""
 
-_VERSION: Final = 1
+_VERSION: Final = 2
+_AUTHORITIES: Final = f"""
+    CREATE TABLE authorities (name TEXT PRIMARY KEY, signers BLOB NOT NULL, issuers BLOB NOT NULL);
+    PRAGMA user_version = {_VERSION};
+"""
 _TABLES: Final = f"""
     CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note BLOB NOT NULL, due REAL NOT NULL);
     CREATE TABLE waiting (
@@ -36,7 +44,7 @@ _TABLES: Final = f"""
         answer BLOB NOT NULL, not_after REAL NOT NULL, PRIMARY KEY (authority, size)
     );
     CREATE INDEX stamps_by_time ON stamps (authority, not_after);
-    PRAGMA user_version = {_VERSION};
+    {_AUTHORITIES}
 """
 
 
@@ -89,25 +97,49 @@ class StampStore:
             )
             # A rollback journal, and its directory synced too.
             self._db.execute("PRAGMA synchronous = EXTRA")
-            if create and self._version() == 0:
+            if create and (tables := {0: _TABLES, 1: _AUTHORITIES}.get(self._version())):
                 with self._transaction():
-                    for statement in filter(str.strip, _TABLES.split(";")):
+                    for statement in filter(str.strip, tables.split(";")):
                         self._db.execute(statement)
-            if (version := self._version()) != _VERSION:
+            # One of version 1 is read as it is until a server opens it.
+            if (version := self._version()) not in {1, _VERSION}:
                 raise StampError(f"{self._path} is of version {version}, this reads {_VERSION}")
 
     def close(self) -> None:
         """Close it."""
         self._db.close()
 
-    def expect(self, authorities: Sequence[str]) -> None:
-        """Wait for these authorities only: others were taken out of the settings."""
-        marks = ", ".join("?" * len(authorities))
+    def expect(self, authorities: Sequence[Authority]) -> None:
+        """Wait for these authorities only: others were taken out of the settings.
+
+        What their stamps are verified with is kept, for when they are.
+        """
+        names = [each.name for each in authorities]
+        kept = [(each.name, _pem(each.signers), _pem(each.issuers)) for each in authorities]
+        marks = ", ".join("?" * len(names))
         with self._errors(), self._transaction():
             self._db.execute(
                 f"DELETE FROM waiting WHERE authority NOT IN ({marks})",  # noqa: S608 -- of marks
-                authorities,
+                names,
             )
+            self._db.executemany("INSERT OR REPLACE INTO authorities VALUES (?, ?, ?)", kept)
+
+    def earlier(self, authorities: Sequence[Authority]) -> dict[str, Authority | None]:
+        """Those that stamped and are not among these; None for one that was not kept."""
+        asked = {each.name for each in authorities}
+        with self._errors():
+            stamped = self._db.execute("SELECT DISTINCT authority FROM stamps ORDER BY authority")
+            names = [name for (name,) in stamped if name not in asked]
+            return {name: self._kept(name) for name in names}
+
+    def _kept(self, name: str) -> Authority | None:
+        if self._version() == 1:
+            return None
+        row = self._one("SELECT signers, issuers FROM authorities WHERE name = ?", name)
+        try:
+            return row and Authority(name, "", *map(_certificates, row))
+        except (ValueError, TypeError, x509.InvalidVersion) as error:
+            raise StampError(f"{self._path}: the certificates of {name}: {error}") from None
 
     def newest(self) -> Due | None:
         """The checkpoint that was queued last."""
@@ -240,6 +272,22 @@ class StampStore:
                 f"{self._path}: {error}. If it is damaged, keep it, and put a copy in its place; "
                 "without one, stamps begin anew"
             ) from None
+
+
+def not_kept(names: Sequence[str]) -> str:
+    """What to do about authorities whose certificates are not there."""
+    return (
+        f"{', '.join(names)}: taken out of timestamps.toml before certificates were kept. Put it "
+        "back and start the server once; then it may go"
+    )
+
+
+def _pem(certificates: Sequence[x509.Certificate]) -> bytes:
+    return b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
+
+
+def _certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
+    return tuple(x509.load_pem_x509_certificates(pem))
 
 
 _SELECT: Final = "SELECT authority, size, note, answer FROM stamps JOIN checkpoints USING (size)"

@@ -20,7 +20,7 @@ from typing import TypeVar
 import structlog
 
 from tlog.audit.authorities import StampSettings, load_settings
-from tlog.audit.stamp_store import Due, StampStore, Tally
+from tlog.audit.stamp_store import Due, StampStore, Tally, not_kept
 from tlog.audit.stamps import (
     Authority,
     Connect,
@@ -79,7 +79,8 @@ class Stamper:
         clock: POSIX time.
 
     Attributes:
-        status: how each authority does.
+        authorities: whose stamps count: those that stamp, and those that did earlier.
+        status: how each authority that stamps does.
     """
 
     def __init__(
@@ -101,13 +102,12 @@ class Stamper:
         self._ways = {authority: connect(authority.url) for authority in settings.authorities}
         self._queued = {name: asyncio.Event() for name in self._names}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"tlog-stamps-{name}")
-        store.expect(self._names)
+        store.expect(settings.authorities)
+        earlier = store.earlier(settings.authorities)
+        self.authorities = (*settings.authorities, *filter(None, earlier.values()))
+        if lost := [each for each, kept in earlier.items() if kept is None]:
+            _log.error("time-stamps in no evidence", log=name, reason=not_kept(lost))
         self.status = {name: AuthorityStatus(name, store.tally(name)) for name in self._names}
-
-    @property
-    def authorities(self) -> tuple[Authority, ...]:
-        """Those that stamp."""
-        return self._settings.authorities
 
     async def around(self, indices: Sequence[int]) -> list[Stamp]:
         """The stamps on either side of these entries, of each authority, by it and size.
@@ -119,7 +119,7 @@ class Stamper:
 
     def _around(self, indices: Sequence[int]) -> list[Stamp]:
         found: dict[tuple[str, int], Stamp] = {}
-        for name in self._names:
+        for name in (each.name for each in self.authorities):
             for index in indices:
                 for find in (self._store.including, self._store.excluding):
                     if (stamp := find(index, name)) is not None:

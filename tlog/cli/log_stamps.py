@@ -44,9 +44,9 @@ def stamps(
 ) -> None:
     """Verify the time-stamps (RFC 3161) over the checkpoints of the log in DIR.
 
-    DIR/timestamps.toml names the authorities and their certificates. Each stamp is verified with
-    these, and its checkpoint with the keys of the log; exits with 3 if one does not verify. The
-    server may run.
+    DIR/timestamps.toml names the authorities and their certificates; those of authorities that it
+    named earlier are kept with their stamps. Each stamp is verified with these, and its checkpoint
+    with the keys of the log; exits with 3 if one does not verify. The server may run.
 
     An entry was there when the first stamped checkpoint that includes it was stamped, which is the
     authority's word; and not yet when the last stamped one without it was signed, which is the
@@ -77,19 +77,19 @@ def _verify(
     *,
     listed: bool,
 ) -> None:
+    from tlog.audit.stamp_store import not_kept
     from tlog.audit.stamps import StampError, verify_checkpoint_stamp
     from tlog.audit.times import format_time
 
-    authorities: Mapping[str, Authority] = {
-        authority.name: authority for authority in settings.authorities
-    }
+    asked = {authority.name for authority in settings.authorities}
+    authorities = _known(store, settings)
     bad = 0
     for stamp in store.all():
         said, problem = None, ""
         try:
-            if stamp.authority not in authorities:
-                raise StampError(f"{stamp.authority} is not in timestamps.toml any more")
-            said, _ = verify_checkpoint_stamp(stamp, authorities[stamp.authority], vkeys)
+            if (authority := authorities.get(stamp.authority)) is None:
+                raise StampError(not_kept([stamp.authority]))
+            said, _ = verify_checkpoint_stamp(stamp, authority, vkeys)
         except StampError as error:
             problem = one_line(error)
             bad += 1
@@ -111,9 +111,12 @@ def _verify(
             None if tally.since is None else format_time(datetime.fromtimestamp(tally.since, UTC))
         )
         waiting = f", {tally.waiting} waiting since {since}" if since else ""
+        if name not in asked:
+            waiting = ", asked no more"
         out.result(
             f"{name}  {tally.stamped} checkpoints stamped, the last of size {tally.size}{waiting}",
             authority=name,
+            asked=name in asked,
             stamped=tally.stamped,
             stamped_size=tally.size,
             waiting=tally.waiting,
@@ -134,7 +137,7 @@ def _bound(
     from tlog.audit.times import format_time
 
     found = 0
-    for authority in settings.authorities:
+    for authority in filter(None, _known(store, settings).values()):
         including = store.including(index, authority.name)
         if including is None:
             continue
@@ -161,6 +164,12 @@ def _bound(
         raise CommandError(
             f"no stamped checkpoint includes entry {index} yet: see what waits with tlog log stamps"
         )
+
+
+def _known(store: StampStore, settings: StampSettings) -> Mapping[str, Authority | None]:
+    """Whose stamps there are or will be; None for one whose certificates are not there."""
+    asked = settings.authorities
+    return {**{each.name: each for each in asked}, **store.earlier(asked)}
 
 
 def _own_keys(directory: Path) -> list[VerifierKey]:
