@@ -70,6 +70,27 @@ async def stamped(directory: Path) -> AsyncIterator[tuple[Log, Stamper]]:
         yield log, running
 
 
+@contextlib.asynccontextmanager
+async def clocked(
+    directory: Path, clock: Callable[[], float]
+) -> AsyncIterator[tuple[Log, Stamper]]:
+    """The same, by another clock than that of the authorities."""
+    settings = load_settings(directory)
+    assert settings is not None
+    async with Log.opened(directory) as log, time_stampers() as connect:
+        with contextlib.closing(StampStore(directory, create=True)) as store:
+            running = Stamper(
+                store,
+                settings,
+                published=log.publisher.wait_for,
+                connect=connect,
+                name="log",
+                clock=clock,
+            )
+            async with running.running():
+                yield log, running
+
+
 def verified(directory: Path, *stations: Station) -> set[tuple[str, int]]:
     """The stamps that there are; all of them verify."""
     authorities = {station.name: station.authority for station in stations}
@@ -234,6 +255,38 @@ async def test_a_liar_is_away(
         assert "Nonce mismatch" in running.status["two"].last_error
         await until(lambda: running.status["one"].tally.size == 2)
     assert verified(directory, one, two) == {("one", 1), ("one", 2), ("two", 1)}
+
+
+@pytest.mark.parametrize("behind", [stamper.MAX_EARLY + 60, 20 * 365 * 86_400.0])
+async def test_a_stamp_from_before_its_checkpoint_is_refused(
+    directory: Path, stations: tuple[Station, Station], behind: float
+) -> None:
+    """It would be the earliest of its authority for all entries, for ever."""
+    one, two = stations
+    ahead = behind
+    async with clocked(directory, lambda: time.time() + ahead) as (log, running):
+        await log.append_published([b"one"])
+        status = running.status["two"]
+        await until(lambda: status.failures > 2)
+        assert re.match("two: stamped at .* size 1 was there at .*wrong", status.last_error)
+        assert status.tally.stamped == 0
+        assert status.tally.waiting == 1
+        # It was ours that was wrong; what was queued with it is stamped all the same.
+        ahead = 0
+        await until(lambda: status.tally.stamped == 1)
+        assert status.last_error == ""
+    assert ("two", 1) in verified(directory, one, two)
+
+
+@pytest.mark.parametrize("off", [stamper.MAX_EARLY - 60, -1e6])
+async def test_a_clock_that_is_behind_a_little_or_ahead_is_nothing(
+    directory: Path, stations: tuple[Station, Station], off: float
+) -> None:
+    async with clocked(directory, lambda: time.time() + off) as (log, running):
+        await log.append_published([b"one"])
+        await until(lambda: {each.tally.stamped for each in running.status.values()} == {1})
+        assert not any(status.failures for status in running.status.values())
+    assert len(verified(directory, *stations)) == 2
 
 
 async def test_a_disk_that_is_full_for_a_while(

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -26,10 +27,12 @@ from tlog.audit.stamps import (
     Connect,
     Stamp,
     StampError,
+    StampTime,
     TimeStamper,
     make_request,
     verify_stamp,
 )
+from tlog.audit.times import format_time
 from tlog.log import Head, Log, Unavailable
 
 # Seconds until an authority, or a disk, that failed is asked again: the first, and at most.
@@ -37,6 +40,8 @@ PAUSE = 5.0
 MAX_PAUSE = 600.0
 # Seconds between two requests to one authority: one that is back is not flooded with what waited.
 PACE = 1.0
+# Seconds by which the clock of an authority may be behind ours.
+MAX_EARLY = 300.0
 
 Published = Callable[[int], Awaitable[Head]]
 """Waits until a published head has at least so many entries, and gives the latest.
@@ -208,8 +213,24 @@ class Stamper:
         answer = await way.stamp(request.der)
         stamped = verify_stamp(answer, due.note, authority, nonce=request.nonce)
         self.status[authority.name].ahead = stamped.time.timestamp() - self._clock()
+        self._check_time(authority, stamped, due)
         await self._blocking(partial(self._store.keep, authority.name, due.size, answer, stamped))
         await self._tell(authority.name)
+
+    def _check_time(self, authority: Authority, stamped: StampTime, due: Due) -> None:
+        """Refuse a time from before the checkpoint: the earliest stamp is that which counts.
+
+        Raises:
+            StampError: one of the two clocks is wrong.
+        """
+        # Ours may have been ahead when it was queued. It is asked again: until both are right.
+        since = min(due.since, self._clock())
+        if stamped.not_after.timestamp() < since - MAX_EARLY:
+            raise StampError(
+                f"{authority.name}: stamped at {format_time(stamped.time)}, and the checkpoint of "
+                f"size {due.size} was there at {format_time(datetime.fromtimestamp(since, UTC))} "
+                "only, by the clock of this machine: one of the two clocks is wrong"
+            )
 
     async def _tell(self, name: str) -> None:
         self.status[name].tally = await self._blocking(partial(self._store.tally, name))
