@@ -16,6 +16,7 @@ from tests.audit.producer import ALICE
 from tests.client.audit_server import producer, until
 from tests.client.hooks.conftest import Told
 from tests.client.test_producer import Taker
+from tlog.audit.errors import EventRefused
 from tlog.client import Producer, SpoolError
 from tlog.client.hooks.act import Act
 from tlog.client.hooks.grpc_client import AuditClientInterceptor, aio_interceptors
@@ -270,6 +271,48 @@ def test_a_stream_that_is_given_up(tmp_path: Any, shop: Producer, told: Told) ->
         assert (event["outcome"], event["details"]) == ("unknown", {"stream": "given up"})
 
 
+@pytest.mark.parametrize("shape", ["unary_stream", "stream_stream"])
+def test_a_stream_that_is_never_read(tmp_path: Any, shop: Producer, told: Told, shape: str) -> None:
+    with (
+        producer(Taker(), tmp_path, spool=tmp_path / "other") as other,
+        sync_served(other) as target,
+        grpc.insecure_channel(target) as plain,
+    ):
+        channel = grpc.intercept_channel(plain, AuditClientInterceptor(shop, outward))
+
+        def begin(asked: bytes) -> Any:
+            call: Any = getattr(channel, shape)(f"/shop.Customers/{shape}")
+            return call(iter([asked]) if shape.startswith("stream") else asked, timeout=10)
+
+        begin(b"show")  # and dropped
+        until(lambda: len(told()) == 1)
+        refused = begin(b"deny")
+        assert refused.code() is grpc.StatusCode.PERMISSION_DENIED
+        until(lambda: len(told()) == 2)
+        with pytest.raises(grpc.RpcError):
+            next(refused)
+    dropped, denied = told()
+    assert (dropped["outcome"], dropped["details"]) == ("unknown", {"stream": "given up"})
+    assert (denied["outcome"], denied["details"]) == ("denied", {"code": "PERMISSION_DENIED"})
+
+
+def test_a_stream_without_a_record_has_no_answer_however_often_it_is_asked(
+    tmp_path: Any, shop: Producer, told: Told
+) -> None:
+    with (
+        producer(Taker(), tmp_path, spool=tmp_path / "other") as other,
+        sync_served(other) as target,
+        grpc.insecure_channel(target) as plain,
+    ):
+        channel = grpc.intercept_channel(plain, AuditClientInterceptor(shop, outward))
+        call: Any = channel.unary_stream("/shop.Customers/unary_stream")
+        answers = call(b"wrong", timeout=10)
+        for _ in range(2):
+            with pytest.raises(EventRefused):
+                next(answers)
+    assert not told()
+
+
 class Hanging:
     """Has the request, and never answers."""
 
@@ -380,6 +423,9 @@ def test_an_interrupt_while_it_waits(shop: Producer, told: Told, shape: str) -> 
 
         def __next__(self) -> bytes:
             raise KeyboardInterrupt
+
+        def add_callback(self, callback: Any) -> bool:
+            return True
 
         def cancel(self) -> bool:
             self.cancelled = True

@@ -5,7 +5,7 @@
 
 Calls with one answer: the record is made when it is there, before the application gets it, or when
 the application gives the call up. Streams of answers: before the first of them, or when they end
-without one, or are given up.
+without one, or are given up, or dropped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -43,6 +44,7 @@ class _Out:
         self._seen = Seen(name.removeprefix("/"), name, datetime.now().astimezone())
         self._lock = threading.RLock()
         self.asked = False  # for an answer of its stream
+        self.given_up = False  # by a `cancel` that raises nothing in the interceptor
         self.recorded = False
 
     def ended(self, code: grpc.StatusCode | None) -> None:
@@ -59,8 +61,8 @@ class _Out:
         """Record it, unless that was done."""
         with self._lock:
             if not self.recorded:
-                self.recorded = True
                 record(self._producer, self._act, self._seen, outcome, details)
+                self.recorded = True
 
 
 class _Answers:
@@ -74,6 +76,7 @@ class _Answers:
         return self
 
     def __next__(self) -> Any:
+        self._out.asked = True
         try:
             answer = next(self._call)
         except (StopIteration, grpc.RpcError):
@@ -155,7 +158,64 @@ class AuditClientInterceptor(
         if (act := self._describe(details.method, request)) is None:
             return continuation(details, sent)
         out = _Out(self._producer, act, details.method)
-        return _Answers(continuation(details, sent), out)
+        answers = _Answers(continuation(details, sent), out)
+        unasked = functools.partial(_unasked, weakref.ref(answers), out)
+        if not answers.add_callback(unasked):  # it has ended
+            unasked()
+        return answers
+
+
+def _unasked(answers: weakref.ref[_Answers], out: _Out) -> None:
+    """A stream ends before it was asked for an answer: gRPC cancels one that nobody keeps."""
+    if not out.asked:
+        if (kept := answers()) is None:
+            out.tell(*_GIVEN_UP)
+        else:
+            out.ended(kept.code())
+
+
+_END = frozenset({"code", "details", "trailing_metadata", "debug_error_string"})
+
+
+class _AioAnswer:
+    """A call of many requests, whose end is told when it is recorded.
+
+    The interceptor cannot wait for that: `write` waits for the interceptor.
+    """
+
+    def __init__(self, call: Any, out: _Out) -> None:
+        self._call = call
+        self._out = out
+        self._recorded = asyncio.create_task(_ended(call, out))
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._answer().__await__()
+
+    async def _answer(self) -> Any:
+        try:
+            await asyncio.shield(self._recorded)
+        except asyncio.CancelledError:
+            self.cancel()
+            await self._recorded
+            raise
+        return await self._call
+
+    async def _after(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        await asyncio.wait([self._recorded])
+        if not self._recorded.cancelled():
+            self._recorded.result()
+        return await ask()
+
+    def cancel(self) -> bool:
+        """Give it up."""
+        # Not the task: one that has not begun would never record.
+        cancelled = bool(self._call.cancel())
+        self._out.given_up |= cancelled
+        return cancelled
+
+    def __getattr__(self, name: str) -> Any:
+        told = getattr(self._call, name)
+        return functools.partial(self._after, told) if name in _END else told
 
 
 class _Aio:
@@ -171,30 +231,18 @@ class _Aio:
         act = self._describe(name, request)
         return None if act is None else _Out(self._producer, act, name)
 
-    async def _one(self, continuation: Any, details: Any, sent: Any, request: Any) -> Any:
-        if (out := self._out(details, request)) is None:
-            return await continuation(details, sent)
-        call = None
+    async def _call(self, continuation: Any, details: Any, sent: Any, out: _Out) -> Any:
         try:
-            call = await continuation(details, sent)
-            code = await call.code()
+            return await continuation(details, sent)
         except BaseException as error:
-            if call is not None:
-                call.cancel()
             await _told(out.failed, error)
             raise
-        await _told(out.ended, code)
-        return call
 
     async def _many(self, continuation: Any, details: Any, sent: Any, request: Any) -> Any:
         if (out := self._out(details, request)) is None:
             return await continuation(details, sent)
-        try:
-            call = await continuation(details, sent)
-        except BaseException as error:
-            await _told(out.failed, error)
-            raise
-        call.add_done_callback(functools.partial(_unasked, asyncio.get_running_loop(), out))
+        call = await self._call(continuation, details, sent, out)
+        call.add_done_callback(functools.partial(_aio_unasked, asyncio.get_running_loop(), out))
         return self._answers(call, out)
 
     async def _answers(self, call: Any, out: _Out) -> AsyncIterator[Any]:
@@ -212,10 +260,26 @@ class _Aio:
                     await _told(out.tell, *_GIVEN_UP)
 
 
-def _unasked(loop: asyncio.AbstractEventLoop, out: _Out, call: Any) -> None:
-    """A stream is given up before it was asked for an answer: `_answers` never ran, nor will."""
-    if call.cancelled() and not out.asked:
-        loop.run_in_executor(None, out.tell, *_GIVEN_UP)
+def _aio_unasked(loop: asyncio.AbstractEventLoop, out: _Out, call: Any) -> None:
+    """A stream ends before it was asked for an answer: `_answers` may never run."""
+    if not out.asked:
+        if call.cancelled():
+            loop.run_in_executor(None, out.tell, *_GIVEN_UP)
+        else:
+            asyncio.run_coroutine_threadsafe(_ended(call, out), loop)
+
+
+async def _ended(call: Any, out: _Out) -> None:
+    """Wait for the end of a call, and record it."""
+    try:
+        code = await call.code()
+        if out.given_up:
+            raise asyncio.CancelledError
+    except BaseException as error:
+        call.cancel()
+        await _told(out.failed, error)
+        raise
+    await _told(out.ended, code)
 
 
 async def _told(tell: Callable[..., None], *args: Any) -> None:
@@ -227,14 +291,21 @@ class _AioUnaryUnary(_Aio, grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(
         self, continuation: Any, client_call_details: Any, request: Any
     ) -> Any:
-        return await self._one(continuation, client_call_details, request, request)
+        if (out := self._out(client_call_details, request)) is None:
+            return await continuation(client_call_details, request)
+        call = await self._call(continuation, client_call_details, request, out)
+        await _ended(call, out)
+        return call
 
 
 class _AioStreamUnary(_Aio, grpc.aio.StreamUnaryClientInterceptor):
     async def intercept_stream_unary(
         self, continuation: Any, client_call_details: Any, request_iterator: Any
     ) -> Any:
-        return await self._one(continuation, client_call_details, request_iterator, None)
+        if (out := self._out(client_call_details, None)) is None:
+            return await continuation(client_call_details, request_iterator)
+        call = await self._call(continuation, client_call_details, request_iterator, out)
+        return _AioAnswer(call, out)
 
 
 class _AioUnaryStream(_Aio, grpc.aio.UnaryStreamClientInterceptor):
@@ -253,9 +324,6 @@ class _AioStreamStream(_Aio, grpc.aio.StreamStreamClientInterceptor):
 
 def aio_interceptors(producer: Producer, describe: Describe) -> list[grpc.aio.ClientInterceptor]:
     """For the channels of grpc.aio, which take one for each shape of calls.
-
-    Give many requests with one answer as an iterator: a `write` would wait for the interceptor, and
-    that for the answer.
 
     The arguments, and what is raised, are those of `AuditClientInterceptor`.
     """
