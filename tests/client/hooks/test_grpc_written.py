@@ -122,12 +122,13 @@ async def test_a_server_that_ends_before_the_writes_do(
                 await call.write(b"show")
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await answers(call, shape)
-    # gRPC makes INTERNAL of a write to a stream of answers that has ended.
-    code = refused.value.code().name
-    assert code == "PERMISSION_DENIED" or (code, shape) == ("INTERNAL", "stream_stream")
+        await asyncio.to_thread(until, lambda: len(told()) > 0)
     (event,) = await asyncio.to_thread(told)
-    assert event["outcome"] == ("denied" if code == "PERMISSION_DENIED" else "failure")
-    assert event["details"] == {"code": code}
+    expected = [("denied", "PERMISSION_DENIED")]
+    if shape == "stream_stream":  # gRPC itself says now this and now that of a write too late
+        expected.append(("failure", "INTERNAL"))
+    assert (event["outcome"], event["details"]["code"]) in expected
+    assert shape == "stream_stream" or refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 @pytest.mark.parametrize("shape", ["unary_stream", "stream_stream"])
@@ -147,8 +148,9 @@ async def test_a_code_that_is_asked_for_instead_of_the_answer(shop: Producer, to
         call = begin(channel, "stream_unary")
         await call.write(b"show")
         await call.done_writing()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(call.code(), 0)  # whoever asks gives up, and not the call
+        asking = asyncio.create_task(call.code())
+        await asyncio.sleep(0)
+        asking.cancel()  # whoever asks gives up, and not the call
         assert await call.code() is grpc.StatusCode.OK
         (event,) = await asyncio.to_thread(told)
         assert event["outcome"] == "success"

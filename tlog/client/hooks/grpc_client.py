@@ -11,6 +11,7 @@ without one, or are given up, or dropped.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import threading
 import weakref
@@ -44,7 +45,6 @@ class _Out:
         self._seen = Seen(name.removeprefix("/"), name, datetime.now().astimezone())
         self._lock = threading.RLock()
         self.asked = False  # for an answer of its stream
-        self.given_up = False  # by a `cancel` that raises nothing in the interceptor
         self.recorded = False
 
     def ended(self, code: grpc.StatusCode | None) -> None:
@@ -185,7 +185,6 @@ class _AioAnswer:
 
     def __init__(self, call: Any, out: _Out) -> None:
         self._call = call
-        self._out = out
         self._recorded = asyncio.create_task(_ended(call, out))
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -195,7 +194,7 @@ class _AioAnswer:
         try:
             await asyncio.shield(self._recorded)
         except asyncio.CancelledError:
-            self.cancel()
+            self._call.cancel()  # not the task: it hears of it, and records
             await self._recorded
             raise
         return await self._call
@@ -205,13 +204,6 @@ class _AioAnswer:
         if not self._recorded.cancelled():
             self._recorded.result()
         return await ask()
-
-    def cancel(self) -> bool:
-        """Give it up."""
-        # Not the task: one that has not begun would never record.
-        cancelled = bool(self._call.cancel())
-        self._out.given_up |= cancelled
-        return cancelled
 
     def __getattr__(self, name: str) -> Any:
         told = getattr(self._call, name)
@@ -255,7 +247,7 @@ class _Aio:
         finally:
             if not out.recorded:
                 if call.done():
-                    await _told(out.ended, await call.code())
+                    await _stopped(call, out)
                 else:
                     await _told(out.tell, *_GIVEN_UP)
 
@@ -266,15 +258,21 @@ def _aio_unasked(loop: asyncio.AbstractEventLoop, out: _Out, call: Any) -> None:
         if call.cancelled():
             loop.run_in_executor(None, out.tell, *_GIVEN_UP)
         else:
-            asyncio.run_coroutine_threadsafe(_ended(call, out), loop)
+            asyncio.run_coroutine_threadsafe(_stopped(call, out), loop)
+
+
+async def _stopped(call: Any, out: _Out) -> None:
+    """Record the end of a stream."""
+    await _told(out.ended, await call.code())
 
 
 async def _ended(call: Any, out: _Out) -> None:
-    """Wait for the end of a call, and record it."""
+    """Wait for the end of a call with one answer, and record it."""
     try:
+        # A `write` that comes too late makes up a code, until that of the server is there.
+        with contextlib.suppress(Exception):
+            await call
         code = await call.code()
-        if out.given_up:
-            raise asyncio.CancelledError
     except BaseException as error:
         call.cancel()
         await _told(out.failed, error)
