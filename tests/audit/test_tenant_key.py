@@ -95,9 +95,39 @@ def test_a_command_that_gives_no_key_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("echo one >&2; echo 'no such key: prod' >&2; echo >&2; exit 3", ": no such key: prod"),
+        ("printf 'no newline' >&2; exit 3", ": no newline"),
+        ("printf 'red \\033[31m \\377\\rreally\\r\\n' >&2; exit 3", ": red �[31m ��really"),
+        ("head -c 300000 /dev/zero | tr '\\0' x >&2; echo >&2; exit 3", ": " + "x" * 300),
+        ("head -c 300000 /dev/zero >&2; echo; echo end >&2; exit 3", ""),
+        ("head -c 300000 /dev/zero >&2; echo >&2; echo end >&2; exit 3", ": end"),
+        ("exec >&-; sleep 0.2; echo late >&2; exit 3", ": late"),
+        ("exec 2>&-; exit 3", ""),
+        # Whoever gives a byte of a key may say all of it.
+        ("printf 12345678; echo 'the key is 12345678' >&2; exit 3", ""),
+    ],
+)
+def test_what_a_command_that_fails_says_last_is_told(
+    key_file: Path, script: str, told: str
+) -> None:
+    with pytest.raises(AuditError) as caught:
+        load_tenant_key(key_file, command=["/bin/sh", "-c", script])
+    assert str(caught.value) == f"tenant key: /bin/sh failed with status 3{told}"
+
+
+def test_a_command_that_complains_and_gives_the_key(key_file: Path) -> None:
+    key = b"12345678901234567890123456789012"
+    script = f"head -c 300000 /dev/zero >&2; printf {key.decode()}; echo deprecated >&2"
+    assert load_tenant_key(key_file, command=["/bin/sh", "-c", script]) == key
+
+
+@pytest.mark.parametrize(
     "script",
     [
         "sleep 600",
+        "while :; do echo and so on >&2; done",
         # It says what it should, and does not end; or a child of it keeps the pipe open.
         "printf 12345678901234567890123456789012; exec sleep 600",
         "sleep 600 & printf 12345678901234567890123456789012",

@@ -26,6 +26,8 @@ from tlog.store.disk import sync_directory
 KEY_SIZE: Final = 32
 MAX_WRAPPED_SIZE: Final = 32 * 1024
 COMMAND_SECONDS: Final = 20.0
+_MAX_SAID = 300
+_PIPE_SIZE = 64 * 1024
 
 
 def create_tenant_key(path: Path, content: bytes | None = None) -> None:
@@ -129,7 +131,7 @@ def _unwrap(wrapped: bytes, command: Sequence[str], timeout: float) -> bytes:
             list(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
     except OSError as error:
@@ -137,33 +139,67 @@ def _unwrap(wrapped: bytes, command: Sequence[str], timeout: float) -> bytes:
     deadline = time.monotonic() + timeout
     with child:
         try:
-            output = _exchange(child, wrapped, deadline)
+            output, said = _exchange(child, wrapped, deadline)
             status = child.wait(max(0.0, deadline - time.monotonic()))
+            said += _rest(child)
         except (TimeoutError, subprocess.TimeoutExpired):
             raise AuditError(f"tenant key: {name} gave none within {timeout:g} s") from None
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
     if status:
-        raise AuditError(f"tenant key: {name} failed with status {status}")
+        # Whoever had a key to give may have said it there, too.
+        why = "" if output else _last_line(said)
+        raise AuditError(f"tenant key: {name} failed with status {status}{why}")
     return output
 
 
-def _exchange(child: subprocess.Popen[bytes], wrapped: bytes, deadline: float) -> bytes:
-    """Give the command its input; read its output up to what is too long for a key."""
-    assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 -- pipes
+def _exchange(
+    child: subprocess.Popen[bytes], wrapped: bytes, deadline: float
+) -> tuple[bytes, bytes]:
+    """Give the command its input; read its output up to what is too long for a key.
+
+    Returns:
+        The output, and the end of what it said on its standard error meanwhile.
+    """
+    assert child.stdin and child.stdout and child.stderr  # noqa: S101, PT018 -- pipes
     with contextlib.suppress(BrokenPipeError):
         # It fits into the pipe, so this waits for nobody.
         child.stdin.write(wrapped)
         child.stdin.close()
-    output = b""
+    output, said = b"", b""
+    reading = [child.stdout, child.stderr]
     while len(output) <= KEY_SIZE:
-        ready, _, _ = select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
+        ready, _, _ = select.select(reading, [], [], max(0.0, deadline - time.monotonic()))
+        if not ready or time.monotonic() > deadline:
             raise TimeoutError
-        if not (more := os.read(child.stdout.fileno(), KEY_SIZE + 1 - len(output))):
-            return output
-        output += more
+        if child.stderr in ready:
+            if more := os.read(child.stderr.fileno(), _PIPE_SIZE):
+                said = (said + more)[-_PIPE_SIZE:]
+            else:
+                reading.remove(child.stderr)
+        if child.stdout in ready:
+            if not (more := os.read(child.stdout.fileno(), KEY_SIZE + 1 - len(output))):
+                return output, said
+            output += more
     # Whatever else it has to say, it says to nobody.
     os.killpg(child.pid, signal.SIGKILL)
     raise AuditError(f"tenant key: the command gave more than the {KEY_SIZE} bytes of a key")
+
+
+def _rest(child: subprocess.Popen[bytes]) -> bytes:
+    """What a command that has ended said last; a child of its own may have the pipe still."""
+    assert child.stderr  # noqa: S101 -- a pipe
+    os.set_blocking(child.stderr.fileno(), False)
+    try:
+        return os.read(child.stderr.fileno(), _PIPE_SIZE)
+    except BlockingIOError:
+        return b""
+
+
+def _last_line(said: bytes) -> str:
+    """The last line of it, bounded and printable, after a colon; empty if there is none."""
+    lines = said.decode("utf-8", "replace").split("\n")
+    line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+    return f": {line[:_MAX_SAID]}" if line else ""
