@@ -441,3 +441,28 @@ def test_an_interrupt_while_it_waits(shop: Producer, told: Told, shape: str) -> 
     assert call.cancelled == (shape == "unary_unary")
     (event,) = told()
     assert (event["outcome"], event["details"]) == ("unknown", {"error": "KeyboardInterrupt"})
+
+
+class Tracing(grpc.UnaryStreamClientInterceptor):
+    """As some tracers do, it makes a mere iterator of a stream."""
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        yield from continuation(details, request)
+
+
+def test_a_stream_of_which_another_interceptor_leaves_an_iterator(
+    tmp_path: Any, shop: Producer, told: Told
+) -> None:
+    with (
+        producer(Taker(), tmp_path, spool=tmp_path / "other") as other,
+        sync_served(other) as target,
+        grpc.insecure_channel(target) as plain,
+    ):
+        channel = grpc.intercept_channel(plain, AuditClientInterceptor(shop, outward), Tracing())
+        call: Any = channel.unary_stream("/shop.Customers/unary_stream")
+        assert list(call(b"show", timeout=10)) == [b"show", b"last"]
+        with pytest.raises(grpc.RpcError):
+            list(call(b"deny", timeout=10))
+    shown, denied = told()
+    assert shown["outcome"] == "success"
+    assert (denied["outcome"], denied["details"]) == ("denied", {"code": "PERMISSION_DENIED"})

@@ -79,8 +79,8 @@ class _Answers:
         self._out.asked = True
         try:
             answer = next(self._call)
-        except (StopIteration, grpc.RpcError):
-            self._out.ended(self._call.code())
+        except (StopIteration, grpc.RpcError) as end:
+            self._out.ended(_code(self._call, end))
             raise
         except BaseException as error:
             self._out.failed(error)
@@ -158,11 +158,19 @@ class AuditClientInterceptor(
         if (act := self._describe(details.method, request)) is None:
             return continuation(details, sent)
         out = _Out(self._producer, act, details.method)
-        answers = _Answers(continuation(details, sent), out)
+        answers = _Answers(call := continuation(details, sent), out)
+        if not hasattr(call, "add_callback"):
+            return answers  # of an interceptor within, which made a mere iterator of it
         unasked = functools.partial(_unasked, weakref.ref(answers), out)
         if not answers.add_callback(unasked):  # it has ended
             unasked()
         return answers
+
+
+def _code(call: Any, end: Exception) -> grpc.StatusCode:
+    """With which code a stream has ended; interceptors may have made a mere iterator of it."""
+    told: Any = call if hasattr(call, "code") else end
+    return grpc.StatusCode.OK if isinstance(told, StopIteration) else told.code()
 
 
 def _unasked(answers: weakref.ref[_Answers], out: _Out) -> None:
