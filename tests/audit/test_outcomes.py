@@ -11,17 +11,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.audit.approvers import governed, order
+from tests.audit.approvers import DPO, governed, order
 from tests.audit.producer import ALICE, access, received, signed
 from tests.audit.tenant import indices, opened
-from tlog.audit import Draft, catalogue
+from tlog.audit import Draft, catalogue, outcomes
 from tlog.audit.erasing import Receipt, submit
-from tlog.audit.outcomes import _Told, told_of
+from tlog.audit.errors import OrderRefused
+from tlog.audit.orders import Kind
+from tlog.audit.outcomes import Outcomes, _Told, told_of
 from tlog.audit.overview import preview
 from tlog.audit.personal import find_personal
 from tlog.audit.reading import Access, Caller
 from tlog.audit.records import Records
 from tlog.audit.search import Query, find
+from tlog.audit.survey import claims_at
 from tlog.log import Unavailable
 
 LOOK = Access(Caller("olga", "local_user"), "request R-1", "R-1")
@@ -196,6 +199,75 @@ async def test_a_request_of_very_many_records(tmp_path: Path) -> None:
         assert await told_of(records, "R-1") == [
             f"system_erased (entry {at[297 + number]}): s{number}" for number in range(3)
         ]
+
+
+class Reading:
+    """What is read of a request's records: how many, and how many while nobody else may record."""
+
+    def __init__(self, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.total = self.alone = 0
+
+        def read(records: Records, index: int) -> Any:
+            self.total += 1
+            self.alone += records._exclusive.locked()
+            return claims_at(records, index)
+
+        monkeypatch.setattr(outcomes, "claims_at", read)
+
+
+async def test_others_record_while_very_many_records_of_a_request_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with governed(tmp_path) as records:
+        drafts = [said("system_erased", number, system=f"s{number % 3}") for number in range(1000)]
+        await record(records, received(), *drafts)
+        reading = Reading(records, monkeypatch)
+        receipt = await submit(records, order().encode())
+        assert len(receipt.claims["system_results"]) == 3
+        assert (reading.total, reading.alone) == (1001, 0)
+
+
+@pytest.mark.parametrize("meanwhile", [1, 64, 65, 500])
+async def test_what_comes_while_it_is_read_is_told_and_little_of_it_read_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: int
+) -> None:
+    async with governed(tmp_path) as records:
+        first = [said("system_erased", number, system=f"t{number:03}") for number in range(100)]
+        await record(records, received(), *first)
+        late = [said("system_erased", 101, system=f"s{number:03}") for number in range(meanwhile)]
+        catch_up = Outcomes.catch_up
+
+        async def interrupted(self: Outcomes) -> int:
+            read = await catch_up(self)
+            if late:
+                drafts = late[:]
+                late.clear()
+                await record(records, *drafts, start=102)
+            return read
+
+        monkeypatch.setattr(Outcomes, "catch_up", interrupted)
+        reading = Reading(records, monkeypatch)
+        receipt = await submit(records, order().encode())
+        told = receipt.claims["system_results"]
+        assert told[0].endswith(": s000")
+        assert told[-1] == f"and {101 + meanwhile - 64} more, in the request's records"
+        # What came while the first ones were read was read when all could record, too.
+        assert (reading.total, reading.alone) == (101 + meanwhile, 0)
+
+
+async def test_nothing_is_read_for_an_order_that_is_refused_or_was_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with governed(tmp_path) as records:
+        await record(records, received(), said("system_erased", system="crm"))
+        reading, made = Reading(records, monkeypatch), order()
+        with pytest.raises(OrderRefused, match="signatures"):
+            await submit(records, order(Kind.ERASE, DPO).encode())
+        assert reading.total == 0
+        await submit(records, made.encode())
+        assert reading.total == 2
+        assert (await submit(records, made.encode())).repeated
+        assert reading.total == 2
 
 
 @given(

@@ -57,6 +57,7 @@ _TURNS: Final = frozenset({RECEIVED, FULFILLED, APPLIED, DENIED, PARTIALLY_DENIE
 _OPEN: Final = frozenset({Status.DUE, Status.AT_RISK, Status.LATE})
 _REQUEST: Final = "request."
 _NEVER: Final = 1 << 32
+_NONE: Final = array("Q")
 # Requests between two turns of the event loop.
 _STEP: Final = 32
 
@@ -184,14 +185,14 @@ class Docket:
         deadlines = filter(wanted, find_deadlines(case, self.terms, now=now))
         return Standing(case, received, tuple(sorted(deadlines, key=_days_left)))
 
-    async def entries(self, request_id: str) -> list[int]:
-        """The entries of all records that name a request, in order.
+    async def entries(self, request_id: str, start: int = 0) -> list[int]:
+        """The entries of all records that name a request, in order; but for the first `start`.
 
         Raises:
             StoreError: as `catch_up`.
         """
         await self.catch_up()
-        return list(self._entries.get(request_id, ()))
+        return list(self._entries.get(request_id, _NONE)[start:])
 
     async def events(self) -> tuple[list[CaseEvent], int]:
         """All events that belong to requests, and the size of the log that has them.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -30,7 +30,7 @@ from tlog.audit.orders import (
     parse_document,
     read_order,
 )
-from tlog.audit.outcomes import told_of
+from tlog.audit.outcomes import Outcomes
 from tlog.audit.rebuild import State, known_rows
 from tlog.audit.survey import claims_at, erased_at, holds_on, survey
 from tlog.audit.tokens import canonical
@@ -38,6 +38,9 @@ from tlog.log import Overloaded
 
 if TYPE_CHECKING:
     from tlog.audit.records import Records
+
+_FEW: Final = 64
+"""Records of a request that may be left to read while nobody else records."""
 
 _log = structlog.get_logger(__name__)
 
@@ -80,26 +83,36 @@ async def submit(records: Records, data: bytes) -> Receipt:
 
 
 async def _submit(records: Records, document: Document, order: Order) -> Receipt:
+    outcomes = Outcomes(records, order.request_id)
     if order.kind is Kind.ERASE:
-        # All but the last few entries, while others record.
-        await records.docket.catch_up()
+        async with records.alone() as state:
+            # For an order that is refused, or was carried out, nothing is looked through.
+            if (receipt := _recorded(records, document, order)) is None:
+                _approvers(records, state, document, order)
+        # A request may have very many records: all but the last few are read while others record.
+        while receipt is None and await outcomes.catch_up() > _FEW:
+            pass
     async with records.alone() as state:
         receipt = _recorded(records, document, order)
         if receipt is None:
-            receipt = await _carried_out(records, state, document, order)
+            receipt = await _carried_out(records, state, document, order, outcomes)
     # Whoever gets a receipt may believe that it is so; the second time as well.
     await records.shred()
     return receipt
 
 
-async def _carried_out(records: Records, state: State, document: Document, order: Order) -> Receipt:
-    approvers = check_order(
-        document, order, state.registry, tenant=records.tenant, now=records.clock()
-    )
+def _approvers(records: Records, state: State, document: Document, order: Order) -> list[str]:
+    return check_order(document, order, state.registry, tenant=records.tenant, now=records.clock())
+
+
+async def _carried_out(
+    records: Records, state: State, document: Document, order: Order, outcomes: Outcomes
+) -> Receipt:
+    approvers = _approvers(records, state, document, order)
     claims = {"reason": order.reason, "approvers": approvers, "order": document.kept()}
     match order.kind:
         case Kind.ERASE:
-            deed = await _erase(records, state, order, claims)
+            deed = await _erase(records, state, order, claims, outcomes)
         case Kind.PLACE:
             deed = _place(state, order, claims)
         case Kind.RELEASE:
@@ -140,7 +153,7 @@ def _receipt(records: Records, index: int, order: Order, *, repeated: bool = Fal
 
 
 async def _erase(
-    records: Records, state: State, order: Order, claims: dict[str, Any]
+    records: Records, state: State, order: Order, claims: dict[str, Any], outcomes: Outcomes
 ) -> Draft | Receipt:
     if not order.subject:
         raise OrderRefused("whom? The disclosure of the subject is missing", field="subject")
@@ -162,7 +175,8 @@ async def _erase(
     }
     if seen.recipients:
         claims["recipients"] = list(seen.recipients)
-    if results := await told_of(records, order.request_id):
+    await outcomes.catch_up()
+    if results := outcomes.lines():
         claims["system_results"] = list(results)
     # The subject's token makes the record found; its identifier is sealed under the key that goes.
     return Draft(DESTROYED, claims, {}, [{"id": order.subject}], event_id=order.order_id)

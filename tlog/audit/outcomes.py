@@ -51,27 +51,57 @@ class _Told:
         return ": ".join([", ".join(results), *([repeated(self.name)] if self.name else [])])
 
 
-async def told_of(records: Records, request_id: str) -> Sequence[str]:
-    """The newest results of a request, one line for each system, then one for each recipient.
+class Outcomes:
+    """What is told of a request: looked at again, it reads only what the log has got since."""
 
-    A line is `system_erased (entry 12), backup_deferred (entry 15): crm`: types without their
-    `delete.`, in the order of time that their producers tell. There are as many as a claim may
-    list; that there are more is said.
+    def __init__(self, records: Records, request_id: str) -> None:
+        self._records = records
+        self._request_id = request_id
+        self._told: dict[tuple[bool, str], _Told] = {}
+        self._read = 0
+
+    async def catch_up(self) -> int:
+        """Read the request's records as far as they are not read yet; how many these were.
+
+        Raises:
+            StoreError: the log cannot be read.
+        """
+        entries = await self._records.docket.entries(self._request_id, self._read)
+        for number, index in enumerate(entries, 1):
+            if number % _STEP == 0:
+                await asyncio.sleep(0)
+            self._take(index)
+            self._read += 1
+        return len(entries)
+
+    def _take(self, index: int) -> None:
+        _, claims = claims_at(self._records, index)
+        if (result := _RESULTS.get(claims["type"])) is None:
+            return
+        claim, matter = result
+        name = claims.get(claim, "")
+        of = self._told.setdefault((claim == "recipient", name), _Told(name))
+        kind = claims["type"].removeprefix("delete.")
+        said = (parse_time(claims["occurred_at"], field="occurred_at"), index, kind)
+        of.newest[matter] = max(said, of.newest.get(matter, said))
+
+    def lines(self) -> Sequence[str]:
+        """The newest results, one line for each system, then one for each recipient.
+
+        A line is `system_erased (entry 12), backup_deferred (entry 15): crm`: types without their
+        `delete.`, in the order of time that their producers tell. There are as many as a claim may
+        list; that there are more is said.
+        """
+        told = [str(self._told[key]) for key in sorted(self._told)]
+        return listed(told, where="the request's records")
+
+
+async def told_of(records: Records, request_id: str) -> Sequence[str]:
+    """The newest results of a request by now: see `Outcomes`.
 
     Raises:
         StoreError: the log cannot be read.
     """
-    told: dict[tuple[bool, str], _Told] = {}
-    for number, index in enumerate(await records.docket.entries(request_id), 1):
-        if number % _STEP == 0:
-            await asyncio.sleep(0)
-        _, claims = claims_at(records, index)
-        if (result := _RESULTS.get(claims["type"])) is None:
-            continue
-        claim, matter = result
-        name = claims.get(claim, "")
-        of = told.setdefault((claim == "recipient", name), _Told(name))
-        kind = claims["type"].removeprefix("delete.")
-        said = (parse_time(claims["occurred_at"], field="occurred_at"), index, kind)
-        of.newest[matter] = max(said, of.newest.get(matter, said))
-    return listed([str(told[key]) for key in sorted(told)], where="the request's records")
+    outcomes = Outcomes(records, request_id)
+    await outcomes.catch_up()
+    return outcomes.lines()
