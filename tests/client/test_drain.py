@@ -18,7 +18,7 @@ from tests.audit.producer import signer_of
 from tests.client import audit_server as double_server
 from tests.client.audit_server import AuditDouble, key_file, producer, served, until
 from tests.client.spools import left_on_disk
-from tlog.client import Producer, Refusal, SpoolError, segments
+from tlog.client import Producer, Refusal, SpoolError, sealed, segments
 from tlog.client import drain as drains
 from tlog.v1 import audit_pb2 as pb
 
@@ -261,6 +261,38 @@ def test_a_disk_that_is_full_stops_no_delivery(
     told = [each.getMessage() for each in caplog.records if "stay in the" in each.getMessage()]
     assert len(told) == 2  # once by each of the two
     assert double.seqs() == list(range(1, 11))
+    assert left_on_disk(tmp_path / "spool") == set()
+
+
+def test_a_disk_without_a_byte_left_slows_no_delivery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is delivered cannot even be written down: it may come again, and what waits goes."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(drains, "FIRST_PAUSE", 3600)
+    monkeypatch.setattr(drains, "BATCH_EVENTS", 2)
+    with producer("127.0.0.1:1", tmp_path) as shop:
+        record(shop, 9)
+    double = AuditDouble()
+    hold = threading.Event()
+
+    def held(_: AuditDouble, request: pb.RecordRequest, context: Any) -> pb.RecordResponse:
+        assert hold.wait(60)
+        return double.take(request)
+
+    double.tricks.append(held)
+    with served(double) as target, producer(target, tmp_path) as shop:
+        with monkeypatch.context() as patch:
+            patch.setattr(sealed, "replace_file", full)
+            patch.setattr(segments, "replace_file", full)
+            hold.set()
+            assert shop.flush(20)
+        until(lambda: "spool.json cannot be written: No space left" in caplog.text)
+        assert not shop.problem
+    assert double.seqs() == list(range(1, 10))
     assert left_on_disk(tmp_path / "spool") == set()
 
 

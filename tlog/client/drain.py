@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 import grpc
@@ -116,7 +117,7 @@ class Drain:
         self._on_refused = on_refused
         self._most = BATCH_EVENTS
         self._tidy_at = 0.0
-        self._untidy = ""  # why, when it was told last
+        self._untidy: dict[str, str] = {}  # why, as it was told last
         self._stopping = threading.Event()
         self.problem = ""
         """Why nothing is delivered at the moment; empty while all is well."""
@@ -148,21 +149,21 @@ class Drain:
 
     def _step(self) -> None:
         if time.monotonic() >= self._tidy_at:
-            self._tidy()
+            self._tidy_at = time.monotonic() + TIDY_SECONDS
+            self._try("tidy", self._spool.tidy)
         if self._spool.wait(TIDY_SECONDS) and (frames := self._spool.peek(self._most, BATCH_BYTES)):
             self._deliver(frames)
 
-    def _tidy(self) -> None:
-        """Never before delivery: on a disk that is full, that is what makes room."""
-        self._tidy_at = time.monotonic() + TIDY_SECONDS
+    def _try(self, what: str, call: Callable[[], None]) -> None:
+        """No delivery waits for the disk: on one that is full, that is what makes room."""
         problem = ""
         try:
-            self._spool.tidy()
+            call()
         except Exception as error:  # noqa: BLE001  (whatever it is, the next call tries again)
             problem = _problem_of(error)
-        if problem and problem != self._untidy:
+        if problem and problem != self._untidy.get(what):
             _log.warning("delivered events stay in the spool: %s", printable(problem))
-        self._untidy = problem
+        self._untidy[what] = problem
 
     def _deliver(self, frames: Sequence[Frame]) -> None:
         try:
@@ -192,7 +193,7 @@ class Drain:
         if refused:
             self._spool.set_aside(b"".join(_line(*each) for each in refused))
         if settled:
-            self._spool.advance(frames[:settled])
+            self._try("advance", partial(self._spool.advance, frames[:settled]))
         for frame, outcome in refused:
             reason, kept = printable(outcome.reason), self._spool.refused
             _log.error("event %d is refused: %s. It is in %s", frame.number, reason, kept)
