@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from tests.audit.approvers import every_byte, governed, order
 from tests.audit.dying import Dying, killed
@@ -25,7 +24,6 @@ from tlog.audit.leaf import parse_leaf
 from tlog.audit.obligations import Obligations
 from tlog.audit.orders import Kind, Limits
 from tlog.audit.records import Records
-from tlog.audit.retained import fingerprint
 from tlog.audit.round import Round
 from tlog.audit.search import Query, find_all
 from tlog.audit.survey import erased_at
@@ -305,36 +303,6 @@ async def test_token_keys_go_when_no_record_needs_them(
         assert (b"2020Q2" in dict(store.items("epochs"))) is (catalogue is ENDLESS)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "first"),
-    [(datetime(2021, 1, 1, tzinfo=UTC), True), (datetime(2020, 2, 1, tzinfo=UTC), False)],
-)
-async def test_a_clock_that_was_wrong_for_long_costs_no_token_key(
-    tmp_path: Path, wrong: datetime, first: bool
-) -> None:
-    clock = Clock()
-
-    async def many(records: Records) -> None:
-        for seq in range(1, 4201, 200):
-            made = [access(personal={})] * 200
-            await come_in(records, clock, wrong, seq, *made)
-
-    async with governed(tmp_path, clock=clock, catalogue=ENDLESS) as records:
-        clock.now = datetime(2020, 5, 1, tzinfo=UTC)
-        if first:
-            await many(records)
-        # Which is kept as long as the log; before it, or behind, is much that another clock dates.
-        kept = Draft("subject.enrolled", {}, {}, [{"id": BOB}], occurred_at=clock.now)
-        await records.record(kept)
-        if not first:
-            await many(records)
-        assert b"2020Q2" in dict(records.vault.store.items("epochs"))
-        clock.now = datetime(2026, 1, 1, tzinfo=UTC)
-        await passed(records)
-        assert b"2020Q2" in dict(records.vault.store.items("epochs"))
-        assert b"2020Q1" not in dict(records.vault.store.items("epochs"))
-
-
 async def test_it_runs_by_itself(tmp_path: Path) -> None:
     clock = Clock()
     async with governed(tmp_path, clock=clock) as records:
@@ -343,7 +311,7 @@ async def test_it_runs_by_itself(tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
             assert values(records, 4)[1] == {"id": ALICE}
             clock.now = datetime(2023, 1, 1, tzinfo=UTC)
-            await _until(lambda: records.read(4).parts == [Part(expiry=5)] * 2)
+            await until(lambda: records.read(4).parts == [Part(expiry=5)] * 2)
             # A disk that fails stops it for a while only.
             await records.accept([at(clock, access(ALICE), 2)])
             store: Any = records.vault.store
@@ -357,7 +325,7 @@ async def test_it_runs_by_itself(tmp_path: Path) -> None:
 
             store.begin_shred = full
             clock.now = datetime(2026, 1, 1, tzinfo=UTC)
-            await _until(lambda: bool(failed) and records.read(6).parts == [Part(expiry=7)] * 2)
+            await until(lambda: bool(failed) and records.read(6).parts == [Part(expiry=7)] * 2)
         clock.now = datetime(2030, 1, 1, tzinfo=UTC)
         await records.accept([at(clock, access(ALICE), 3)])
         clock.now = datetime(2036, 1, 1, tzinfo=UTC)
@@ -365,7 +333,7 @@ async def test_it_runs_by_itself(tmp_path: Path) -> None:
         assert values(records, 8)[1] == {"id": ALICE}
 
 
-async def _until(condition: Any) -> None:
+async def until(condition: Any) -> None:
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.005)
@@ -576,129 +544,3 @@ async def test_killed(tmp_path: Path, where: str, recorded: bool) -> None:
         assert records.read(4).parts == [Part(expiry=6)] * 2
         assert values(records, 5)[1] == {"id": ALICE, "name": "Alice"}
         assert not any(each in every_byte(tmp_path / "vault") for each in secrets)
-
-
-async def test_a_clock_that_is_set_far_ahead_destroys_nothing(tmp_path: Path) -> None:
-    clock = Clock()
-    async with governed(tmp_path, clock=clock) as records:
-        await records.accept([at(clock, access(ALICE), 1)])
-        async with expiring(records, interval=600):
-            await _until(lambda: records.vault.store.get("state", b"expiry/looked"))
-        clock.now = datetime(2100, 1, 1, tzinfo=UTC)
-        with capture_logs() as logs:
-            for _ in range(3):  # a restart in between helps as little
-                async with expiring(records, interval=0.001):
-                    await asyncio.sleep(0.05)
-        assert {(each["log_level"], each["days"] > 29_000) for each in logs} == {("critical", True)}
-        assert values(records, 4)[1] == {"id": ALICE}
-        # One that came in meanwhile is of the future, and holds up nothing.
-        await records.accept([signed(access(BOB), 2)])
-        clock.now = START + timedelta(days=1)
-        await records.accept([at(clock, access("carol"), 3)])
-        clock.now = datetime(2023, 1, 1, tzinfo=UTC)
-        assert await passed(records) == 2
-        assert values(records, 5)[1] == {"id": BOB}
-        index = records.log.sequencer.edge.size - 2
-        assert records.read(index).parts == [Part(expiry=index + 1)] * 2
-
-
-async def come_in(records: Records, clock: Clock, then: datetime, seq: int, *made: Draft) -> None:
-    """Records that come in when the clock says so."""
-    now, clock.now = clock.now, then
-    indices(await records.accept([at(clock, each, n) for n, each in enumerate(made, seq)]))
-    clock.now = now
-
-
-@pytest.mark.parametrize("first_look", [datetime(2023, 1, 1, tzinfo=UTC), None])
-async def test_what_came_in_while_the_clock_was_ahead_goes_when_its_time_has_come(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_look: datetime | None
-) -> None:
-    monkeypatch.setattr(expiry, "SCAN", 2)
-    clock, day = Clock(), timedelta(days=1)
-    async with governed(tmp_path, clock=clock) as records:
-        await come_in(records, clock, START, 1, access("carol"))
-        await come_in(records, clock, datetime(2030, 2, 1, tzinfo=UTC), 2, access(BOB))
-        await come_in(records, clock, datetime(2030, 1, 1, tzinfo=UTC), 3, access(ALICE))
-        for seq in range(4, 8):
-            await come_in(records, clock, START + seq * day, seq, access("carol"))
-        await come_in(records, clock, datetime(2029, 6, 1, tzinfo=UTC), 8, access("dave"))
-        clock.now = first_look or clock.now
-        assert await passed(records) == (5 if first_look else 0)
-        clock.now = datetime(2031, 6, 2, tzinfo=UTC)  # both have been, and are not past their time
-        assert await passed(records) == (1 if first_look else 6)
-    async with opened(tmp_path, clock=clock) as records:
-        assert [values(records, index)[1] for index in (5, 6)] == [{"id": BOB}, {"id": ALICE}]
-        for due, index in (
-            (datetime(2032, 1, 1, tzinfo=UTC), 6),
-            (datetime(2032, 2, 1, tzinfo=UTC), 5),
-        ):
-            clock.now = due
-            assert await passed(records) == 0
-            assert all(part.disclosures for part in records.read(index).parts[1:])
-            clock.now += timedelta(microseconds=1)
-            assert await passed(records) == 1
-            assert all(part.expiry for part in records.read(index).parts)
-        size = records.log.sequencer.edge.size
-        assert await passed(records) == 0
-        assert records.log.sequencer.edge.size == size
-        assert records.vault.find_subject(ALICE) is None
-
-
-async def test_what_came_in_while_the_clock_was_ahead_holds_up_nothing(tmp_path: Path) -> None:
-    clock, day = Clock(), timedelta(days=1)
-    async with governed(tmp_path, clock=clock) as records:
-        await come_in(records, clock, START + 600 * day, 1, access(ALICE), access(BOB))
-        for seq in range(3, 7):
-            await come_in(records, clock, START + seq * day, seq, access("carol"))
-        clock.now = datetime(2022, 1, 15, 12, tzinfo=UTC) + 3 * day
-        assert await passed(records) == 0
-        for _ in range(4):
-            clock.now += day
-            assert await passed(records) == 1
-        clock.now = months_before(START + 600 * day, -24)
-        assert await passed(records) == 0
-        clock.now += day
-        assert await passed(records) == 2
-
-
-async def test_a_hold_keeps_what_came_in_while_the_clock_was_ahead(tmp_path: Path) -> None:
-    clock = Clock()
-    async with governed(tmp_path, clock=clock) as records:
-        await come_in(records, clock, datetime(2030, 1, 1, tzinfo=UTC), 1, access(ALICE))
-        await come_in(records, clock, START, 2, access(BOB))
-        clock.now = datetime(2023, 1, 1, tzinfo=UTC)
-        assert await passed(records) == 1
-        clock.now = datetime(2032, 1, 1, tzinfo=UTC)
-        await submit(records, order(Kind.PLACE, now=clock.now).encode())
-        for _ in range(2):
-            clock.now += timedelta(days=1)
-            assert await passed(records) == 0
-        await submit(records, order(Kind.RELEASE, now=clock.now).encode())
-        assert await passed(records) == 1
-
-
-async def test_a_look_of_before_is_forgotten_if_it_does_not_say_what_it_passed_over(
-    tmp_path: Path,
-) -> None:
-    clock = Clock()
-    async with governed(tmp_path, clock=clock) as records:
-        await records.accept([at(clock, access(ALICE), 1)])
-        clock.now = datetime(2023, 1, 1, tzinfo=UTC)
-        store, rules = records.vault.store, fingerprint(records.catalogue)
-        row = b'{"kept":4,"next":5}'
-        store.write([("state", b"expiry/catalogue", rules), ("state", b"expiry/class/access", row)])
-        assert await passed(records) == 1
-
-
-async def test_what_was_not_looked_through_is_caught_up_with(tmp_path: Path) -> None:
-    clock = Clock()
-    async with governed(tmp_path, clock=clock) as records:
-        await records.accept([at(clock, access(ALICE), 1)])
-        clock.now = months_after = START + timedelta(days=725)
-        async with expiring(records, interval=600):
-            await _until(lambda: records.vault.store.get("state", b"expiry/looked"))
-        clock.now = months_after + timedelta(days=20)
-        async with expiring(records, interval=0.001):  # a day with each look
-            await _until(lambda: records.read(4).parts == [Part(expiry=5)] * 2)
-        cutoff = str(records.read(5).payload["cutoff"])
-        assert cutoff.startswith("2020-01-16")

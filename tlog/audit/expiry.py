@@ -15,10 +15,11 @@ through again. In the vault's family `state`:
 
     "expiry/class/", class      {"next": index, "kept": first index that a hold kept, or null,
                                 "ahead": [first index that is not past its time, the earliest time
-                                of receipt of these], or null}
-    "expiry/epoch/", epoch      its key is needed for ever, or as long as a hold stands
+                                from which that of these counts], or null}
+    "expiry/epoch/", epoch      its key is needed for ever, or as long as a hold stands; or a time:
+                                until that is past every class
     "expiry/rewind"             a hold was released: what it kept is looked through again
-    "expiry/looked"             the time as of which all was looked through the last time
+    "expiry/looked"             see `looks`
     "expiry/catalogue"          the types' classes, and their months, that all this holds for
     "expiry/strays"             see `strays`
 
@@ -26,10 +27,8 @@ Whoever changes a class, or moves a type to another one, has all of it looked th
 
 Records stand in the order of receipt, so a look ends where one is not past its time yet. But what a
 server received while its clock was ahead stands before what is past its time sooner: it is passed
-over, and looked at again when its time has come.
-
-A server's clock that is set years ahead by mistake would destroy everything for good. So the time
-of a look is at most a day after that of the one before, and whoever is far behind is told of it.
+over, and looked at again when its time has come. So is what came in while its clock was behind, and
+is past its time by that clock alone: see `looks`.
 """
 
 from __future__ import annotations
@@ -51,8 +50,10 @@ from tlog.audit.errors import AuditError
 from tlog.audit.event import Draft
 from tlog.audit.keeping import UNTOLD, Keeping
 from tlog.audit.leaf import parse_leaf
+from tlog.audit.looks import LEAP, look, looks_of
 from tlog.audit.obligations import BACKUP_EXPIRED, EXPIRED, REWIND, Expiry, Hold
 from tlog.audit.retained import (
+    RULES,
     SCAN,
     STEP,
     Known,
@@ -76,11 +77,7 @@ PACE: Final = 4.0
 """How long a pause is, in times of the batch before it: recording comes first."""
 _CLASS: Final = b"expiry/class/"
 _EPOCH: Final = b"expiry/epoch/"
-_LOOKED: Final = b"expiry/looked"
-_CATALOGUE: Final = b"expiry/catalogue"
-LEAP: Final = timedelta(days=1)
-"""By how much the time of a look may be after that of the one before."""
-FAR: Final = timedelta(days=31)
+_NEEDED: Final = b"needed"
 
 _log = structlog.get_logger(__name__)
 
@@ -124,29 +121,12 @@ async def expiring(
 async def _run(records: Records, interval: float, leap: timedelta) -> None:
     while True:
         try:
-            await expire(records, now=await _look(records, leap))
+            await expire(records, now=await look(records, leap=leap))
         except (AuditError, LogError, StoreError) as error:
             _log.error("what is past its time stays", tenant=records.tenant, problem=str(error))
         except Exception as error:  # noqa: BLE001 -- it goes on, whatever it was
             _log.critical("expiry failed", tenant=records.tenant, exc_info=error)
         await asyncio.sleep(interval)
-
-
-async def _look(records: Records, leap: timedelta) -> datetime:
-    """The time of this look, which is put down."""
-    store, now = records.vault.store, records.clock()
-    async with records.alone():
-        row = store.get("state", _LOOKED)
-        before = now if row is None else parse_time(row.decode(), field="looked")
-        if now - before > FAR:
-            _log.critical(
-                "the clock is far ahead of the last look for what is past its time: is it right?",
-                tenant=records.tenant,
-                days=(now - before).days,
-            )
-        now = min(now, before + leap)
-        store.write([("state", _LOOKED, format_time(now).encode())])
-    return now
 
 
 async def expire(records: Records, *, now: datetime, pace: float = PACE) -> int:
@@ -181,7 +161,7 @@ async def _rewind(records: Records) -> None:
     """Look through anew what may be past its time now, and was not when it was looked at."""
     store, rules = records.vault.store, fingerprint(records.catalogue)
     async with records.alone():
-        changed = store.get("state", _CATALOGUE) != rules
+        changed = store.get("state", RULES) != rules
         if not changed and store.get("state", REWIND) is None:
             return
         puts: list[Put] = [("state", key, None) for key, _ in store.items("state", _EPOCH)]
@@ -193,7 +173,7 @@ async def _rewind(records: Records) -> None:
                 back = replace(hint, next=min(hint.next, hint.kept), kept=None)
                 puts.append(("state", key, _hint_row(back)))
         if changed:
-            puts += [("state", STRAYS, None), ("state", _CATALOGUE, rules)]
+            puts += [("state", STRAYS, None), ("state", RULES, rules)]
         store.write([*puts, ("state", REWIND, None)])
 
 
@@ -260,13 +240,13 @@ async def _expire_range(
     async with records.alone() as state:
         keeping = Keeping.of(records, state.obligations.holds)
         key = _CLASS + name.encode()
-        hint, count = _hint(records, key), 0
+        hint, count, looks = _hint(records, key), 0, looks_of(records)
         kept, ahead = hint.kept, hint.ahead
         async for index, known in _of_class(records, name, first, until):
-            received_at = known.leaf.received_at
-            if received_at >= cutoff:
-                where, earliest = ahead or (index, received_at)
-                ahead = min(where, index), min(earliest, received_at)
+            since = looks.since(index, known.leaf.received_at)
+            if since >= cutoff:
+                where, earliest = ahead or (index, since)
+                ahead = min(where, index), min(earliest, since)
             elif keeping.keeps(known):
                 kept = index if kept is None else min(kept, index)
             elif any(is_sealed(records, part) for part in known.parts):
@@ -315,17 +295,18 @@ async def carry_out(
     records: Records, due: Collection[Expiry], holds: Mapping[str, Hold], shredding: Shredding
 ) -> None:
     """What records say has expired goes; but nothing that a hold keeps by now."""
-    keeping = Keeping.of(records, holds)
+    keeping, looks = Keeping.of(records, holds), looks_of(records)
     for each in due:
         if each.epoch:
             shredding.drop_epoch(each.epoch)
             continue
         cutoff = parse_time(each.cutoff, field="cutoff")
-        said_at = parse_leaf(records.log.reader.entry(each.index, each.index + 1)).received_at
-        async for _, known in _of_class(records, each.retention, each.first, each.until):
+        said = parse_leaf(records.log.reader.entry(each.index, each.index + 1))
+        said_at = looks.since(each.index, said.received_at)
+        async for index, known in _of_class(records, each.retention, each.first, each.until):
             # In a copy that was put back this is done again, and by the classes of today.
             floor = months_before(said_at, floor_of(known.claims["type"]))
-            past = known.leaf.received_at < min(cutoff, floor)
+            past = looks.since(index, known.leaf.received_at) < min(cutoff, floor)
             if past and not keeping.keeps(known):
                 for part in known.parts:
                     shredding.expire(part, each.index)
@@ -338,25 +319,28 @@ async def _expire_epochs(records: Records, now: datetime) -> None:
     longest = max((months for months in retention.values() if months is not None), default=0)
     cutoff = months_before(now, longest)
     for name in [name for name, _ in store.items("epochs")]:
-        if epoch_end(name.decode()) > cutoff or store.get("state", _EPOCH + name) is not None:
+        row = store.get("state", _EPOCH + name)
+        if epoch_end(name.decode()) > cutoff or _stays(row, cutoff):
             continue
         async with records.alone() as state:
             holds = dict(state.obligations.holds)
         keeping = Keeping.of(records, holds)
         # A copy of the vault knows by the token alone whom a hold is on, if it is an older one.
         epochs = {hold.token.epoch for hold in holds.values() if hold.token is not None}
-        needed = name.decode() in epochs or await _is_needed(records, name.decode(), keeping)
+        needed = _NEEDED
+        if name.decode() not in epochs:
+            needed = await _needed(records, name.decode(), cutoff, keeping)
         await records.deeds.do(_expire_epoch(records, name.decode(), cutoff, holds, needed))
 
 
 async def _expire_epoch(
-    records: Records, epoch: str, cutoff: datetime, holds: Mapping[str, Hold], needed: bool
+    records: Records, epoch: str, cutoff: datetime, holds: Mapping[str, Hold], needed: bytes
 ) -> None:
     async with records.alone() as state:
         if state.obligations.holds != holds:
             return  # the next time
         if needed:
-            records.vault.store.write([("state", _EPOCH + epoch.encode(), b"needed")])
+            records.vault.store.write([("state", _EPOCH + epoch.encode(), needed)])
             return
         claims = {"expired_epoch": epoch, "cutoff": format_time(cutoff)}
         await records.record_alone(Draft(EXPIRED, claims, {}))
@@ -366,8 +350,8 @@ async def _expire_backups(records: Records, now: datetime) -> None:
     """Record which destroyed keys no copy of the vault is to hold any more."""
     until = now - timedelta(days=records.limits.backup_days)
     async with records.alone() as state:
-        awaiting = state.obligations.awaiting
-        due = [index for index, each in awaiting.items() if each.since <= until]
+        awaiting, looks = state.obligations.awaiting, looks_of(records)
+        due = [index for index, each in awaiting.items() if looks.since(index, each.since) <= until]
     for index in due:
         await records.deeds.do(_expire_backup(records, index))
 
@@ -380,20 +364,32 @@ async def _expire_backup(records: Records, index: int) -> None:
         await records.record_alone(Draft(BACKUP_EXPIRED, claims, {}))
 
 
-async def _is_needed(records: Records, epoch: str, keeping: Keeping) -> bool:
-    """Whether a record of an epoch that is past every class has a token of its key, and stays."""
+def _stays(row: bytes | None, cutoff: datetime) -> bool:
+    """Whether a look of before found that the key of an epoch is needed, and it is still."""
+    if row is None or row == _NEEDED:
+        return row is not None
+    return parse_time(row.decode(), field="epoch") >= cutoff
+
+
+async def _needed(records: Records, epoch: str, cutoff: datetime, keeping: Keeping) -> bytes:
+    """For how long records need the token key of an epoch, as its row says; empty if none does."""
     # In whatever order clocks had them come in: a key that is destroyed does not come back. What
     # has no such token, nearly all, is not parsed.
-    named = f'"epoch":"{epoch}"'.encode("ascii")
+    named, looks, latest = f'"epoch":"{epoch}"'.encode("ascii"), looks_of(records), b""
     for index, entry in entries(records.log, 0, records.log.sequencer.edge.size):
         if index % STEP == 0:
             await asyncio.sleep(0)
         if named not in entry or (known := known_of(records, entry)) is None:
             continue
-        stays = records.catalogue.retention.get(known.retention) is None
-        if any(
+        if not any(
             token.epoch == epoch and token.token_class is TokenClass.EVIDENCE
             for token in known.leaf.tokens
-        ) and (stays or keeping.keeps(known)):
-            return True
-    return False
+        ):
+            continue
+        if records.catalogue.retention.get(known.retention) is None or keeping.keeps(known):
+            return _NEEDED
+        # An epoch by the clock of then, which was behind.
+        since = looks.since(index, known.leaf.received_at)
+        if since >= cutoff:
+            latest = max(latest, format_time(since).encode())
+    return latest

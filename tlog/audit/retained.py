@@ -25,6 +25,8 @@ SCAN: Final = 2048
 """Entries that one batch looks through."""
 STEP: Final = 64
 """Entries after which others have a turn."""
+RULES: Final = b"expiry/catalogue"
+"""In the vault's state: see `fingerprint`. Without it all is looked through anew."""
 _RULE: Final = "the longest of the classes that keep it"
 
 
