@@ -347,6 +347,7 @@ class Round:
     def count(self, counters: Counters) -> None:
         """Add what came of the round to the figures."""
         findings = self.gathered.findings
+        counters.producers = self.gathered.registry.producers
         for outcome in self.outcomes:
             if isinstance(outcome, EventRefused):
                 counters.refused += 1
