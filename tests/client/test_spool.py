@@ -213,16 +213,19 @@ def test_a_child_of_a_fork_leaves_it_alone(tmp_path: Path) -> None:
     assert put(spool, b"from the parent") == 1
     # A child that lives on does not keep the lock.
     begin, end = os.pipe()
+    told, tells = os.pipe()
     child = os.fork()
     if not child:
         os.close(end)
+        os.write(tells, b"1")
         os.read(begin, 1)
         os._exit(0)
+    os.read(told, 1)  # it lets go of the lock as soon as it runs
     spool.close()
     again = opened(tmp_path)
     assert list(drained(again).values()) == [b"from the parent"]
-    os.close(end)
-    os.close(begin)
+    for each in (begin, end, told, tells):
+        os.close(each)
     os.waitpid(child, 0)
     again.close()
 
