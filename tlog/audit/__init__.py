@@ -15,7 +15,8 @@ never by what users import: `vault` (keys and sealed parts) and `records` (the w
 One event, from receipt to answer, in `records.Records`; each step is durable before the next:
 
 1. verify: signature (maybe in other processes: `verifying`), type, digests. A refused event leaves
-   nothing behind, and its place in its producer's sequence stays open: the next one shows the gap.
+   nothing behind, with all that it brought (`gathered`), and its place in its producer's sequence
+   stays open: the next one shows the gap.
 2. decide, against the state after the round before: duplicate, conflict, gap, repeat, clock.
    What the log has to say of it becomes events of its own, signed by the service's key.
 3. the sealed parts go into the vault, marked pending by leaf hash;
@@ -55,8 +56,9 @@ m of which give it back. That there are such shares is recorded (`log.tenant_key
 **Orders** (`orders`, pure) are documents that two approvers sign: to erase a subject, to place or
 release a hold, to register an approver or rotate the key of one (`approvers`: nobody else may, once
 two stand). `overview` tells before what one would do, and `outcomes` what each system said that it
-did; `erasing` carries it out, `expiry` lets go what is past its retention class, and `shredding`
-gathers what goes. The record of a deed is in the log before the deed, and obliges to it
+did; `erasing` carries it out, `expiry` lets go what is past its retention class, by a clock that
+may be wrong (`looks`), `keeping` says what holds keep, and `shredding` gathers what goes. The
+record of a deed is in the log before the deed, and obliges to it
 (`obligations`, derived from the log): after a kill, or in a vault restored from an old copy, the
 next start does what the log says was done. What expired, or was erased, reads as that, with the
 entry that says so; every proof verifies as ever. Whoever changes the catalogue has expiry look
