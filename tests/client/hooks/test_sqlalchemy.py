@@ -114,6 +114,11 @@ def engine(tmp_path: Path) -> Iterator[sqlalchemy.Engine]:
     @sa_event.listens_for(engine, "connect")
     def strict(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.isolation_level = None  # or the driver takes savepoints for transactions
+
+    @sa_event.listens_for(engine, "begin")
+    def begin(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
 
     Base.metadata.create_all(engine)
     with Session(engine) as session:
@@ -503,6 +508,37 @@ def test_savepoints(sessions: sessionmaker[Session], told: Told) -> None:
         session.add(Customer(email="later@example.com"))
         session.commit()
     assert brief(told()) == [wrote("insert", "outer", "kept"), wrote("insert", "later")]
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_commit_around_open_savepoints_is_recorded(
+    sessions: sessionmaker[Session],
+    told: Told,
+    shop: Producer,
+    engine: sqlalchemy.Engine,
+    depth: int,
+) -> None:
+    """SQLAlchemy tells of it as of the commit of the innermost one."""
+    with acting("support"):
+        with sessions.begin() as session:
+            session.add(Customer(email="outer@example.com"))
+            for number in range(depth):
+                session.begin_nested()
+                session.add(Customer(email=f"x{number}@example.com"))
+        with sessions() as session:
+            outer = session.begin_nested()
+            session.add(Customer(email="lost@example.com"))
+            session.begin_nested()
+            outer.commit()
+            session.rollback()
+        assert brief(told()) == [wrote("insert", "outer", *[f"x{n}" for n in range(depth)])]
+        with pytest.raises(SpoolError), sessions.begin() as session:
+            session.begin_nested()
+            session.add(Customer(email="y@example.com"))
+            session.flush()
+            shop.close()
+    with Session(engine) as plain:
+        assert plain.query(Customer).count() == 4 + depth
 
 
 def test_a_commit_that_is_not_recorded_is_not_made(

@@ -39,6 +39,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Table, event, inspect
-from sqlalchemy.engine import ChunkedIteratorResult, IteratorResult
+from sqlalchemy.engine import ChunkedIteratorResult, Connection, IteratorResult
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
 from sqlalchemy.sql import visitors
 from sqlalchemy.util.concurrency import await_only, in_greenlet
@@ -114,12 +115,14 @@ class _State:
         depth: how many statements are giving out rows, each for the one before.
         changes: what was flushed since the last commit.
         committing: what is recorded and may be committed by now; None while nothing is.
+        connections: whose commits are heard.
     """
 
     loaded: list[Any] = field(default_factory=list)
     depth: int = 0
     changes: list[_Change] = field(default_factory=list)
     committing: list[_Change] | None = None
+    connections: weakref.WeakSet[Connection] = field(default_factory=weakref.WeakSet)
 
 
 class SessionAudit:
@@ -175,6 +178,7 @@ class SessionAudit:
         for name, call in (
             ("do_orm_execute", self._execute),
             ("loaded_as_persistent", self._loaded),
+            ("after_begin", self._begun),
             ("after_flush", self._flushed),
             ("before_commit", self._commit),
             ("after_commit", self._committed),
@@ -411,11 +415,25 @@ class SessionAudit:
             self._write(changes, "success")
             state.committing += changes
 
-    def _commit(self, session: Session) -> None:
-        if session.get_nested_transaction() is not None:
-            return  # of a savepoint; nothing is committed yet
-        session.flush()
+    def _begun(self, session: Session, _begun: SessionTransaction, connection: Connection) -> None:
+        """What is committed around an open savepoint, `_commit` takes for a savepoint's."""
         state = self._state(session)
+
+        def commits(*_: object) -> None:
+            if state.changes:
+                self._record(state)
+
+        if connection not in state.connections:
+            state.connections.add(connection)
+            event.listen(connection, "commit", commits)
+            event.listen(connection, "prepare_twophase", commits)
+
+    def _commit(self, session: Session) -> None:
+        if session.get_nested_transaction() is None:  # or it is of a savepoint, as it seems
+            session.flush()
+            self._record(self._state(session))
+
+    def _record(self, state: _State) -> None:
         changes, state.changes = state.changes, []
         self._write(changes, "success")
         state.committing = changes
