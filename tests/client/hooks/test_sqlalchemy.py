@@ -18,6 +18,7 @@ from sqlalchemy import (
     ForeignKey,
     MetaData,
     Table,
+    bindparam,
     create_engine,
     delete,
     func,
@@ -665,7 +666,17 @@ def test_who_flushes_while_it_commits_is_recorded(
             .values(email="n@example.com")
             .returning(Customer.email),
             None,
-            [wrote("update", "c1")],
+            [wrote("update", "c1", "n")],
+        ),
+        (
+            update(Customer).where(Customer.id == bindparam("b")).values(email="n@example.com"),
+            {"b": 1},
+            [wrote("update", "c1", "n")],
+        ),
+        (
+            update(Customer),
+            [{"id": 2, "email": "n@example.com"}, {"id": 3, "name": "y"}],
+            [wrote("update", "c2", "c3", "n")],
         ),
     ],
 )

@@ -102,12 +102,8 @@ def subjects_of(asked: ORMExecuteState, mapper: Mapper[Any], watched: Watched) -
     statement: Any = asked.statement
     given = asked.parameters or {}
     rows = [given] if isinstance(given, Mapping) else list(given)
-    if asked.is_insert:
-        column = mapper.attrs[name].columns[0].key
-        values = [row.get(name) for row in rows]
-        inline = {} if given else statement.compile().params
-        values += [v for k, v in inline.items() if k == column or k.startswith(f"{column}_m")]
-    else:
+    values: list[Any] = []
+    if not asked.is_insert:
         where = statement.whereclause
         keys = [mapper.get_property_by_column(each).key for each in mapper.primary_key]
         query = select(getattr(mapper.class_, name))
@@ -115,11 +111,14 @@ def subjects_of(asked: ORMExecuteState, mapper: Mapper[Any], watched: Watched) -
             query = query.where(where)
         elif rows[0] and len(keys) == 1:  # many rows, each by its key
             query = query.where(getattr(mapper.class_, keys[0]).in_([row[keys[0]] for row in rows]))
-        values = list(
-            asked.session.scalars(
-                query, given if where is not None else {}, execution_options={OURS: True}
-            )
+        values += asked.session.scalars(
+            query, given if where is not None else {}, execution_options={OURS: True}
         )
+    if not asked.is_delete:  # of an update: whom it makes the rows be about
+        column = mapper.attrs[name].columns[0].key
+        inline = {} if given and asked.is_insert else statement.compile().params
+        values += [row.get(name) for row in rows]
+        values += [v for k, v in inline.items() if k == column or k.startswith(f"{column}_m")]
     return list(dict.fromkeys(str(value) for value in values if value is not None))
 
 
