@@ -44,6 +44,11 @@ def access(*subjects: str, **changes: Any) -> Draft:
     return Draft(**(values | changes))
 
 
+def merged(*subjects: str) -> Draft:
+    """Of the same person, and no claim that is shared."""
+    return Draft("subject.merged", {}, {}, [{"id": subject} for subject in subjects])
+
+
 def signed(
     draft: Draft, seq: int = 1, signer: Signer = SHOP, catalogue: Catalogue = CATALOGUE
 ) -> str:

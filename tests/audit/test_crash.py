@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from tests.audit.dying import Dying, killed
-from tests.audit.producer import access, signed
+from tests.audit.producer import access, merged, signed
 from tests.audit.tenant import indices, opened, tenant, values
 from tlog.audit.index import DIRECTORY
 from tlog.audit.indexer import Indexer, reindex
@@ -143,7 +143,8 @@ async def test_killed(tmp_path: Path, where: str, indexed: str) -> None:
 async def _begin(directory: Path) -> list[str]:
     """The events; five of them are recorded."""
     events = [signed(access(subject), seq) for seq, subject in enumerate(SUBJECTS, 1)]
-    events.append(signed(access(), 23))  # a gap, so that the log has something to say
+    # A gap, so that the log has something to say.
+    events.append(signed(merged("m@example.com", "n@example.com"), 23))
     async with tenant(directory) as records:
         await records.accept(events[:5])
     return events
@@ -156,8 +157,9 @@ async def _check(directory: Path, events: list[str], recorded: set[bool]) -> Non
         size = records.log.sequencer.edge.size
         assert size in {14 + 10 * done for done in recorded}
         assert list(store.items("pending")) == []
-        assert len(list(store.items("parts"))) == {14: 24, 24: 41}[size]
-        assert len(list(store.items("by_subject"))) == {14: 24, 24: 41}[size]
+        assert len(list(store.items("parts"))) == {14: 24, 24: 42}[size]
+        assert len(list(store.items("by_subject"))) == {14: 24, 24: 42}[size]
+        assert len(list(store.items("state", b"merged/"))) == {14: 0, 24: 2}[size]
         # The producer has no answer, and sends it all again: as if nothing had happened.
         outcomes = await records.accept(events[3:])
         assert indices(outcomes) == [5, 6, *range(7, 23)]

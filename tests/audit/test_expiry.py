@@ -13,7 +13,7 @@ import pytest
 
 from tests.audit.approvers import every_byte, governed, order
 from tests.audit.dying import Dying, killed
-from tests.audit.producer import ALICE, CATALOGUE, access, received, signed
+from tests.audit.producer import ALICE, CATALOGUE, access, merged, received, signed
 from tests.audit.tenant import indices, opened, types, values
 from tlog.audit import Draft, expiry
 from tlog.audit.catalogue import Catalogue
@@ -366,10 +366,11 @@ async def test_whatever_happens_in_whatever_order(
     known: dict[int, tuple[datetime, int, frozenset[str]]] = {}
     lost: set[tuple[int, str]] = set()
     held: dict[str, str] = {}
+    merges: dict[int, frozenset[str]] = {}
     async with governed(tmp_path, clock=clock) as records:
         for _ in range(40):
             clock.now += timedelta(days=rand.randrange(1, 90))
-            match rand.randrange(8):
+            match rand.randrange(9):
                 case 0 | 1 | 2 | 3:
                     about = frozenset(rand.sample(people, rand.randrange(1, 3)))
                     months = rand.choice([24, 62])
@@ -405,11 +406,22 @@ async def test_whatever_happens_in_whatever_order(
                     (behind,) = indices(await records.accept([at(clock, access(who), seq + 2)]))
                     known[behind] = (then, 24, frozenset({who}))
                     seq += 2
+                case 8:
+                    about = frozenset(rand.sample(people, 2))
+                    seq += 1
+                    sent = [at(clock, merged(*sorted(about)), seq)]
+                    (index,) = indices(await records.accept(sent))
+                    known[index], merges[index] = (clock.now, 62, about), about
+            keep = set(held.values())
+            for _ in people:  # by way of however many
+                for index, about in merges.items():
+                    if about & keep and not any((index, who) in lost for who in about):
+                        keep |= about
             await passed(records)
             for index, (then, months, about) in known.items():
                 past = then < months_before(clock.now, months)
                 there = {who for who in about if (index, who) not in lost}
-                if past and not there & set(held.values()):
+                if past and not there & keep:
                     lost |= {(index, who) for who in about}
             _check(records, known, lost)
         if rand.random() < 0.5:

@@ -12,8 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.audit.approvers import governed, order
-from tests.audit.producer import ALICE, access, signed
-from tests.audit.tenant import opened
+from tests.audit.producer import ALICE, access, merged, signed
+from tests.audit.tenant import indices, opened
 from tests.audit.test_expiry import Clock, at, passed
 from tlog.audit import Draft
 from tlog.audit.erasing import submit
@@ -234,11 +234,6 @@ async def test_what_was_erased_is_past_its_time_all_the_same(tmp_path: Path) -> 
         assert keeping.on_key(key.key_id) == (frozenset(), frozenset())
 
 
-def merged(*subjects: str) -> Draft:
-    """Of the same person, and no claim that is shared."""
-    return Draft("subject.merged", {}, {}, [{"id": subject} for subject in subjects])
-
-
 async def test_a_hold_is_on_a_person_under_whatever_identifier(tmp_path: Path) -> None:
     dave, erin = "dave@example.com", "erin@example.com"
     async with governed(tmp_path) as records:
@@ -276,3 +271,73 @@ async def test_a_hold_in_an_older_copy_is_on_a_person_under_whatever_identifier(
     async with opened(tmp_path) as records:
         assert "held by H-1: release" in await refusal(records, BOB)
         assert await erased(records, CAROL)
+
+
+async def test_a_hold_keeps_from_expiry_a_person_under_whatever_identifier(tmp_path: Path) -> None:
+    clock, dave, erin = Clock(), "dave@example.com", "erin@example.com"
+    async with governed(tmp_path, clock=clock) as records:
+        events = [access(name) for name in (ALICE, BOB, CAROL, dave, erin)]
+        # By way of two others, whichever of them is held, and whoever names whom first.
+        events += [merged(BOB, ALICE), merged(BOB, CAROL), merged(dave, CAROL)]
+        sent = [at(clock, each, seq) for seq, each in enumerate(events, 1)]
+        assert indices(await records.accept(sent)) == [*range(4, 12)]
+    async with opened(tmp_path, clock=clock) as records:
+        for index, (month, who) in enumerate(((6, ALICE), (7, CAROL)), 1):
+            clock.now = datetime(2022, month, 1, tzinfo=UTC)
+            placed = order(Kind.PLACE, hold_id=f"H-{index}", subject=who, now=clock.now)
+            await submit(records, placed.encode())
+        assert await passed(records) == 1
+        assert records.read(8).parts[1].expiry
+        await submit(records, order(Kind.RELEASE, hold_id="H-1", now=clock.now).encode())
+        clock.now = datetime(2026, 1, 1, tzinfo=UTC)
+        assert await passed(records) == 0
+        assert all(part.disclosures for i in range(4, 8) for part in records.read(i).parts)
+        await submit(records, order(Kind.RELEASE, hold_id="H-2", now=clock.now).encode())
+        assert await passed(records) == 7
+        # Nor is it known any more who was whose.
+        assert not list(records.vault.store.items("state", b"merged/"))
+
+
+async def test_a_hold_in_an_older_copy_keeps_from_expiry_a_person_under_whatever_identifier(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    async with governed(tmp_path, clock=clock) as records:
+        events = [access(ALICE), access(BOB), access(CAROL), merged(ALICE, BOB)]
+        await records.accept([at(clock, each, seq) for seq, each in enumerate(events, 1)])
+    with old_copy(tmp_path):
+        async with opened(tmp_path, clock=clock) as records:
+            await submit(records, order(Kind.PLACE, now=clock.now).encode())
+    async with opened(tmp_path, clock=clock) as records:
+        clock.now = datetime(2022, 6, 1, tzinfo=UTC)
+        assert await passed(records) == 1
+        assert all(part.disclosures for i in (4, 5) for part in records.read(i).parts)
+        assert records.read(6).parts[1].expiry
+
+
+async def test_what_is_shared_with_a_person_who_is_held_is_held(tmp_path: Path) -> None:
+    async with governed(tmp_path) as records:
+        events = [access(ALICE), access(BOB, CAROL), merged(ALICE, BOB)]
+        await records.accept([signed(each, seq) for seq, each in enumerate(events, 1)])
+        await submit(records, order(Kind.PLACE).encode())
+        assert "held by H-1: release" in await refusal(records, CAROL)
+
+
+async def test_a_vault_of_before_it_was_put_down_who_is_merged(tmp_path: Path) -> None:
+    clock, dave = Clock(), "dave@example.com"
+    async with governed(tmp_path, clock=clock) as records:
+        events = [access(ALICE), access(BOB), access(CAROL), access(dave, CAROL)]
+        events += [merged(CAROL, ALICE, BOB)]
+        await records.accept([at(clock, each, seq) for seq, each in enumerate(events, 1)])
+        await submit(records, order(now=clock.now, subject=CAROL).encode())
+        await submit(records, order(Kind.PLACE, now=clock.now).encode())
+        store = records.vault.store
+        rows = dict(store.items("state", b"merged"))
+        assert len(rows) == 3
+        store.write([("state", key, None) for key in rows])
+    async with opened(tmp_path, clock=clock) as records:
+        assert dict(records.vault.store.items("state", b"merged")) == rows
+        assert "held by H-1: release" in await refusal(records, BOB)
+        clock.now = datetime(2022, 6, 1, tzinfo=UTC)
+        assert await passed(records) == 1  # of Dave: of Carol there is nothing
+        assert all(part.disclosures for i in (4, 5) for part in records.read(i).parts)

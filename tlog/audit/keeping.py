@@ -1,6 +1,7 @@
 """Whom and what the legal holds keep, as the vault can tell.
 
-A hold is on a request, or on a subject. Its subject is whoever has the key of its own sealed part.
+A hold is on a request, or on a subject: a person, under each identifier that `subject.merged`
+records say is theirs as well. Its subject is whoever has the key of its own sealed part.
 A copy of the vault from before the hold has no such part. Then the token in the hold's leaf tells:
 it is compared with that of the name which the records of a key say. And if the key that made the
 token is not in that copy either, nobody can tell whom the hold is on: it keeps everybody, until it
@@ -18,7 +19,7 @@ from tlog.audit.errors import EventRefused
 from tlog.audit.obligations import Hold
 from tlog.audit.retained import Known, is_sealed
 from tlog.audit.tokens import Token, canonical, make_token
-from tlog.audit.vault import NOBODY, VaultDamaged
+from tlog.audit.vault import NOBODY, Vault, VaultDamaged
 from tlog.log import EntryNotFound
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Keeping:
 
     Attributes:
         requests: ids of holds, by the request that they are on.
-        keys: ids of holds, by the id of the key of their subject.
+        keys: ids of holds, by the id of the key of their subject, under whatever identifier.
         tokens: those by ids of which the subject is known by this token alone.
         untold: ids of holds of which nobody can tell whom they are on.
     """
@@ -52,6 +53,7 @@ class Keeping:
     @classmethod
     def of(cls, records: Records, holds: Mapping[str, Hold]) -> Keeping:
         """What these holds keep, by their ids."""
+        vault = records.vault
         requests: dict[str, frozenset[str]] = {}
         keys: dict[bytes, frozenset[str]] = {}
         tokens: dict[str, Token] = {}
@@ -59,10 +61,10 @@ class Keeping:
         for name, hold in holds.items():
             if hold.request_id:
                 requests[hold.request_id] = requests.get(hold.request_id, frozenset()) | {name}
-            elif owners := records.vault.owners(hold.part):
-                for key_id in owners:
+            elif owners := vault.owners(hold.part):
+                for key_id in {each for owner in owners for each in _alike(vault, owner)}:
                     keys[key_id] = keys.get(key_id, frozenset()) | {name}
-            elif hold.token and records.vault.find_epoch(hold.token.epoch) is not None:
+            elif hold.token and vault.find_epoch(hold.token.epoch) is not None:
                 tokens[name] = hold.token
             else:
                 untold.add(name)
@@ -75,12 +77,14 @@ class Keeping:
             return held, frozenset()
         if (nobody := vault.find_subject(NOBODY)) is not None and nobody.key_id == key_id:
             return held, frozenset()
-        known, unknown = self._by_token(key_id)
-        return held | known, self.untold | unknown
+        unknown = self.untold
+        if self.tokens:
+            for each in _alike(vault, key_id):
+                known, untold = self._by_token(each)
+                held, unknown = held | known, unknown | untold
+        return held, unknown
 
     def _by_token(self, key_id: bytes) -> tuple[frozenset[str], frozenset[str]]:
-        if not self.tokens:
-            return frozenset(), frozenset()
         if (found := self._asked.get(key_id)) is None:
             if (identifier := _name_of(self.records, key_id)) is None:
                 found = frozenset(), frozenset(self.tokens)
@@ -106,6 +110,11 @@ class Keeping:
             return True
         owners = {key_id for part in known.parts for key_id in self.records.vault.owners(part)}
         return any(names for key_id in owners for names in self.on_key(key_id))
+
+
+def _alike(vault: Vault, key_id: bytes) -> tuple[bytes, ...]:
+    """The keys of a person, by one of them."""
+    return key_id, *vault.merged_with(key_id)
 
 
 def index_of(records: Records, leaf_hash: bytes) -> int | None:

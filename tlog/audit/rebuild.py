@@ -23,15 +23,24 @@ from tlog.audit.leaf import parse_leaf
 from tlog.audit.obligations import OBLIGING, Obligations, Obliging
 from tlog.audit.producers import Registry
 from tlog.audit.times import parse_time
-from tlog.audit.vault import KEY_ID_SIZE, part_key, split_part
+from tlog.audit.vault import (
+    KEY_ID_SIZE,
+    MERGED,
+    MERGED_KNOWN,
+    merged_row,
+    part_key,
+    split_part,
+)
 from tlog.log import EntryNotFound, Log
-from tlog.merkle import TILE_WIDTH, leaf_hash, split_bundle
+from tlog.merkle import HASH_SIZE, TILE_WIDTH, leaf_hash, split_bundle
 from tlog.notes import VerifierKey
 from tlog.store.sealed import Put, SealedStore
 
 ROW_SIZE: Final = 40
 """Of a row of an event id: index u64, SHA-256 of what is signed."""
 _SNAPSHOT: Final = b"snapshot"
+_SECOND: Final = 2
+"""The number of the part of a record's second subject: what has none merges nobody."""
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _log = structlog.get_logger(__name__)
@@ -100,6 +109,8 @@ async def replay(state: State, log: Log, store: SealedStore) -> None:
             f"the vault knows {state.size} entries, the log has {size}: one of them was restored "
             "from an old copy. Restore the newest copy of the log"
         )
+    if store.get("state", MERGED_KNOWN) is None:
+        await _find_merged(log, store)
     pending = {key[16:]: key for key, _ in store.items("pending")}
     while state.size < size:
         bundle, skip = divmod(state.size, TILE_WIDTH)
@@ -114,10 +125,28 @@ async def replay(state: State, log: Log, store: SealedStore) -> None:
         await asyncio.sleep(0)
     for hashed, key in pending.items():
         # The log itself is asked again: no part that belongs to a leaf may be taken for an orphan.
-        known = _is_in(log, hashed, size)
+        known = _find(log, hashed, size) is not None
         store.write([("pending", key, None)] if known else _orphans(store, key))
     if state.size > state.saved:
         store.write([state.snapshot()])
+
+
+async def _find_merged(log: Log, store: SealedStore) -> None:
+    """Put down whom records merge, in a vault of before there was a row for each of these."""
+    size = log.sequencer.edge.size
+    for number, (row, _) in enumerate(store.items("by_subject")):
+        if number % TILE_WIDTH == 0:
+            await asyncio.sleep(0)
+        record = row[KEY_ID_SIZE:-1]
+        if row[-1] < _SECOND or (index := _find(log, record[-HASH_SIZE:], size)) is None:
+            continue
+        if read_payload(parse_jws(parse_leaf(log.reader.entry(index, size)).jws))["type"] != MERGED:
+            continue
+        for part, sealed in store.items("parts", record):
+            for owner in split_part(sealed)[0]:
+                if store.get("by_subject", owner + part) is not None:  # nobody who was erased
+                    store.write([("state", merged_row(owner, record), b"")])
+    store.write([("state", MERGED_KNOWN, b"")])
 
 
 def _replay_entry(state: State, store: SealedStore, entry: bytes, puts: dict[bytes, bytes]) -> None:
@@ -144,12 +173,11 @@ def _replay_entry(state: State, store: SealedStore, entry: bytes, puts: dict[byt
         puts[event_id] = rows + index_row(state.size, sha256(jws.signing_input).digest())
 
 
-def _is_in(log: Log, hashed: bytes, size: int) -> bool:
+def _find(log: Log, hashed: bytes, size: int) -> int | None:
     try:
-        log.reader.index_of(hashed, size)
+        return log.reader.index_of(hashed, size)
     except EntryNotFound:
-        return False
-    return True
+        return None
 
 
 def _orphans(store: SealedStore, key: bytes) -> list[Put]:
@@ -157,5 +185,7 @@ def _orphans(store: SealedStore, key: bytes) -> list[Put]:
     puts: list[Put] = [("pending", key, None)]
     for part, row in store.items("parts", key):
         puts.append(("parts", part, None))
-        puts += [("by_subject", owner[:KEY_ID_SIZE] + part, None) for owner in split_part(row)[0]]
+        for owner in split_part(row)[0]:
+            puts.append(("by_subject", owner + part, None))
+            puts.append(("state", merged_row(owner, key), None))
     return puts

@@ -13,10 +13,12 @@ from tlog.audit.obligations import erased_in
 from tlog.audit.vault import (
     KEY_ID_SIZE,
     LOOKUP_SIZE,
+    RECORD_SIZE,
     Erasure,
     Vault,
     gone_key,
     join_part,
+    merged_row,
     split_ids,
     split_part,
 )
@@ -53,6 +55,8 @@ class Shredding:
                 self._put("by_subject", key_id + key, None)
                 if owners := self.vault.owners(key):
                     self._put("parts", key, join_part(owners, b""))
+            for row in self.vault.merged_rows(key_id):
+                self._put("state", row, None)
         self._forget(live, identifier)
 
     def expire(self, key: bytes, index: int) -> None:
@@ -65,6 +69,9 @@ class Shredding:
             if self.vault.store.get("by_subject", row) is not None:
                 self._put("by_subject", row, None)
                 self._expired.add(row)
+            merged = merged_row(owner, key[:RECORD_SIZE])
+            if self.vault.store.get("state", merged) is not None:
+                self._put("state", merged, None)
 
     def drop_unneeded(self) -> None:
         """Destroy the keys that open nothing any more, now that parts have expired."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,11 +24,11 @@ from tlog.audit.personal import find_personal
 from tlog.audit.rebuild import State
 from tlog.audit.tokens import canonical, make_token
 from tlog.audit.vault import Vault
+from tlog.merkle import HASH_SIZE
 
 if TYPE_CHECKING:
     from tlog.audit.records import Records
 
-MERGED: Final = "subject.merged"
 _STEP: Final = 64
 _MAX_LISTED: Final = 64
 _MAX_LISTED_BYTES: Final = 16 << 10
@@ -63,18 +63,6 @@ class Survey:
 
 async def survey(records: Records, key_id: bytes) -> Survey:
     """Look through all that a key opens; in steps, and by what is public."""
-    seen = await _look(records, key_id)
-    merged, todo = dict(seen.merged), [*seen.merged]
-    while todo:
-        further = (await _look(records, todo.pop())).merged
-        found = {each: i for each, i in further.items() if each not in merged and each != key_id}
-        merged |= found
-        todo += found
-    return replace(seen, merged=merged)
-
-
-async def _look(records: Records, key_id: bytes) -> Survey:
-    """As `survey`, but what is merged by way of a third key."""
     types: Counter[str] = Counter()
     classes: Counter[str] = Counter()
     recipients: set[str] = set()
@@ -82,7 +70,6 @@ async def _look(records: Records, key_id: bytes) -> Survey:
     others: set[bytes] = set()
     parts = shared = 0
     seen: set[bytes] = set()
-    merged: dict[bytes, int] = {}
     for parts, key in enumerate(records.vault.parts_of(key_id), 1):
         if parts % _STEP == 0:
             await asyncio.sleep(0)
@@ -94,12 +81,12 @@ async def _look(records: Records, key_id: bytes) -> Survey:
             continue
         seen.add(leaf_hash)
         _, claims = claims_at(records, index)
-        if claims["type"] == MERGED:
-            merged.update(dict.fromkeys(_keys_of(records, key[:48]), index))
         types[claims["type"]] += 1
         classes[records.catalogue.retention_of(claims) or "unknown"] += 1
         recipients.update([*claims.get("recipients", ()), *_if_there(claims, "recipient")])
         requests.update(_if_there(claims, "request_id"))
+    said = records.vault.merged_with(key_id)
+    merged = {each: index_of(records, record[-HASH_SIZE:]) for each, record in said.items()}
     return Survey(
         parts,
         types,
@@ -108,7 +95,7 @@ async def _look(records: Records, key_id: bytes) -> Survey:
         listed(sorted({*map(repeated, recipients)}), where="the subject's records"),
         frozenset(requests),
         frozenset(others - {key_id}),
-        {each: index for each, index in merged.items() if each != key_id},
+        {each: index for each, index in merged.items() if index is not None},
     )
 
 
@@ -133,14 +120,6 @@ def listed(texts: Sequence[str], *, where: str) -> Sequence[str]:
     return (*kept, f"and {len(texts) - len(kept)} more, in {where}")
 
 
-def _keys_of(records: Records, record: bytes) -> Iterator[bytes]:
-    """The keys that are there yet, of all that a record is about: not as its producer says."""
-    for part, _ in records.vault.store.items("parts", record):
-        for owner in records.vault.owners(part):
-            if records.vault.live_key(owner) is not None:
-                yield owner
-
-
 def holds_on(
     records: Records, state: State, key_id: bytes, seen: Survey, request_id: str
 ) -> list[str]:
@@ -154,7 +133,7 @@ def holds_on(
     untold: set[str] = set()
     for each in seen.requests | {request_id}:
         held |= keeping.requests.get(each, frozenset())
-    for key in {key_id, *seen.others, *seen.merged}:
+    for key in {key_id, *seen.others}:
         known, unknown = keeping.on_key(key)
         held |= known
         untold |= unknown

@@ -6,6 +6,10 @@ In a store of its own (`store.sealed`), in these families:
                 "snapshot"                          see `rebuild`
                 "erased/", epoch, token             index u64: see `obligations`
                 "expiry/", …                        see `expiry`
+                "merged/", key id, event id, leaf hash
+                                                    empty: that record says that the key's subject
+                                                    is somebody under another identifier, too
+                "merged"                            empty: all such rows are there
     subjects    HMAC(directory key, identifier)     key id
     keys        key id (16)                         0x01, subject key, wrapped | 0x00, erasure
     epochs      epoch                               the tenant's token key, wrapped
@@ -61,7 +65,12 @@ FAMILIES: Final = (
 KEY_SIZE: Final = 32
 KEY_ID_SIZE: Final = 16
 LOOKUP_SIZE: Final = 32
+RECORD_SIZE: Final = 48
+"""Of the event id and the leaf hash, with which the keys of a record's parts begin."""
 _NONCE: Final = 12
+MERGED: Final = "subject.merged"
+MERGED_KNOWN: Final = b"merged"
+"""In `state`; not in a vault of before there was a row for each that is merged: see `rebuild`."""
 _DIRECTORY: Final = b"directory"
 _LIVE, _GONE = b"\x01", b"\x00"
 # What an event about nobody says is sealed under a key of the tenant itself; no identifier that
@@ -124,7 +133,8 @@ class Vault:
         wrapped = store.get("state", _DIRECTORY)
         if wrapped is None:
             self._directory = secrets.token_bytes(KEY_SIZE)
-            store.write([("state", _DIRECTORY, self.wrap(self._directory, _DIRECTORY))])
+            directory = self.wrap(self._directory, _DIRECTORY)
+            store.write([("state", _DIRECTORY, directory), ("state", MERGED_KNOWN, b"")])
             store.sync()
         else:
             self._directory = self.unwrap(wrapped, _DIRECTORY)
@@ -302,6 +312,32 @@ class Vault:
         row = self.store.get("parts", key)
         return [] if row is None else split_part(row)[0]
 
+    def merged_with(self, key_id: bytes) -> dict[bytes, bytes]:
+        """The keys of the same person under other identifiers, be it by way of a third one.
+
+        That is by whose keys the records are that say so, not as their producers think.
+
+        Returns:
+            For each key that is there yet, the event id and leaf hash of the last such record.
+        """
+        found: dict[bytes, bytes] = {}
+        todo = [key_id]
+        while todo:
+            further: dict[bytes, bytes] = {}
+            for row in self.merged_rows(todo.pop()):
+                record = row[-RECORD_SIZE:]
+                for _, part in self.store.items("parts", record):
+                    further |= dict.fromkeys(split_part(part)[0], record)
+            for each in further.keys() - found.keys() - {key_id}:
+                if self.live_key(each) is not None:
+                    found[each] = further[each]
+                    todo.append(each)
+        return found
+
+    def merged_rows(self, key_id: bytes) -> Iterator[bytes]:
+        """The rows that say in which records the subject of a key is merged with others."""
+        return (row for row, _ in self.store.items("state", merged_row(key_id)))
+
     def forget_epoch(self, epoch: str) -> None:
         """The token key of this epoch is gone, or about to be."""
         self._epochs.pop(epoch, None)
@@ -367,6 +403,9 @@ class Sealing:
             self._seal(part_key(event.event_id, leaf_hash, 0), everybody, event.shared)
         for i, part in enumerate(event.subjects):
             self._seal(part_key(event.event_id, leaf_hash, i + 1), [keys[i]], part)
+        if event.type.name == MERGED:
+            record = event.event_id + leaf_hash
+            self.puts.extend([("state", merged_row(o.key_id, record), b"") for o in everybody])
 
     def _seal(
         self, key: bytes, owners: Sequence[SubjectKey], disclosures: Sequence[Disclosure]
@@ -387,6 +426,16 @@ class Sealing:
 def part_key(event_id: bytes, leaf_hash: bytes, number: int) -> bytes:
     """The key of a part: they sort by the time of the event."""
     return event_id + leaf_hash + bytes([number])
+
+
+def merged_row(key_id: bytes, record: bytes = b"") -> bytes:
+    """The key of the row that says that a record merges the subject of a key with others.
+
+    Args:
+        key_id: of the key.
+        record: its event id and leaf hash; without it, what all rows of the key begin with.
+    """
+    return b"merged/" + key_id + record
 
 
 def gone_key(erasure: Erasure) -> bytes:
