@@ -13,16 +13,16 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
+from structlog.testing import capture_logs
 
-from tests.audit.authority import Station, make_leaf, settings_of
-from tlog.audit import StampError, stamp_store, stamper, verify_stamp
+from tests.audit.authority import Station, settings_of
+from tlog.audit import StampError, StampTime, stamp_store, stamper, verify_stamp
 from tlog.audit.authorities import load_settings
-from tlog.audit.stamp_store import StampStore
+from tlog.audit.stamp_store import Due, StampStore
 from tlog.audit.stamper import Stamper, stamping
 from tlog.log import Log, LogConfig, create_log
 from tlog.remote import time_stampers
@@ -310,17 +310,67 @@ async def test_a_disk_that_is_full_for_a_while(
     assert verified(directory, *stations) == {("one", 1), ("two", 1)}
 
 
-async def test_a_mistake_in_the_stamper_leaves_the_log_alone(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+async def test_what_nobody_foresaw_ends_no_stamping(
+    directory: Path, stations: tuple[Station, Station], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: StampStore) -> None:
-        raise RuntimeError("a mistake")
+    """It is told once, and tried again, later and later; log and other authority go on."""
+    one, two = stations
+    tries: list[float] = []
+    odd = True
+
+    async def oddly(request: bytes) -> bytes:
+        return b"odd" if odd else await Station.stamp(two, request)
+
+    def verify(answer: bytes, *given: Any, **more: Any) -> StampTime:
+        if answer == b"odd":
+            tries.append(time.monotonic())
+            raise RecursionError("too deep")
+        return verify_stamp(answer, *given, **more)
+
+    monkeypatch.setattr(two, "stamp", oddly)
+    monkeypatch.setattr(stamper, "verify_stamp", verify)
+    monkeypatch.setattr(stamper, "MAX_PAUSE", 0.3)
+    with capture_logs() as logs:
+        async with stamped(directory) as (log, running):
+            status = running.status["two"]
+            for number in range(3):
+                await log.append_published([b"%d" % number])
+                await until(lambda: running.status["one"].tally.size == log.tree_size)
+            await until(lambda: len(tries) > 5)
+            assert status.failures >= 5
+            assert status.last_error == "a mistake in this program: RecursionError"
+            assert status.tally.waiting == 3
+            odd = False
+            await until(lambda: status.tally.stamped == 3)
+            assert status.last_error == ""
+    assert tries[5] - tries[4] > 0.25 > 0.15 > tries[1] - tries[0]
+    told = [each for each in logs if each["log_level"] == "critical"]
+    assert [(each["event"], each["authority"]) for each in told] == [("no time-stamp", "two")]
+    assert isinstance(told[0]["exc_info"], RecursionError)
+    assert len(verified(directory, one, two)) == 6
+
+
+async def test_a_mistake_in_the_schedule_is_one_for_a_while(
+    directory: Path, stations: tuple[Station, Station], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, mistakes = StampStore.newest, 4
+
+    def broken(store: StampStore) -> Due | None:
+        nonlocal mistakes
+        if mistakes:
+            mistakes -= 1
+            raise RuntimeError("a mistake")
+        return real(store)
 
     monkeypatch.setattr(StampStore, "newest", broken)
-    async with stamped(directory) as (log, _):
-        for number in range(3):
-            await log.append_published([b"%d" % number])
-        assert log.sequencer.refusal is None
+    with capture_logs() as logs:
+        async with stamped(directory) as (log, running):
+            for number in range(3):
+                await log.append_published([b"%d" % number])
+            assert log.sequencer.refusal is None
+            await until(lambda: all(s.tally.size == 3 for s in running.status.values()))
+    told = [each["event"] for each in logs if each["log_level"] == "critical"]
+    assert told == ["no checkpoint queued to be stamped"] * 4
 
 
 async def test_a_disk_that_hangs_holds_up_no_append(
@@ -364,6 +414,17 @@ async def test_leaving_does_not_wait_for_an_authority(directory: Path, tmp_path:
                 await asked.wait()
                 await log.append_published([b"two"])
     assert verified(directory, *stations) == set()
+
+
+async def test_no_settings(directory: Path) -> None:
+    (directory / "timestamps.toml").unlink()
+    async with (
+        Log.opened(directory) as log,
+        time_stampers() as connect,
+        stamping(directory, log, connect) as running,
+    ):
+        assert running is None
+    assert not (directory / "stamps.db").exists()
 
 
 # ---- kill -9 ----
@@ -420,93 +481,3 @@ async def test_kill_9_between_token_and_store(
         await until(lambda: running.status["one"].tally.size == 2)
     assert verified(directory, one) == {("one", 1), ("one", 2)}
     assert len(one.asked) == (2 if when == "after" else 3)
-
-
-# ---- settings ----
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (("interval = 0.05", "interval = 0"), "interval: Input should be greater"),
-        (("interval", "intervall"), "intervall: Extra inputs"),
-        (('name = "two"', 'name = "one"'), "two authorities are called 'one'"),
-        (('name = "two"', 'name = "t w o"'), "'t w o' is no name"),
-        (("two/root.pem", "two/none.pem"), "none.pem cannot be read: No such file"),
-        (("two/tsa.pem", "two/root.pem"), "not one for time stamping alone"),
-        (("two/root.pem", "two/tsa.pem"), "need a root"),
-        (("two/root.pem", "two/tsa.key"), "tsa.key holds no certificates in PEM"),
-        (("two/root.pem", "log/db"), "cannot be read"),
-        (('url = "', 'url = "grpc:'), "not an address|cannot be"),
-        (("[[authority]]", "[[authority"), "timestamps.toml: "),
-        (("interval", "[" * 5000), "timestamps.toml: "),
-        (("interval", "x = '\udcff'\ninterval"), "timestamps.toml: .*utf-8"),
-        (("interval", "#" * (1 << 20) + "\ninterval"), "longer than 1048576 bytes"),
-    ],
-)
-async def test_settings_that_are_not_understood(
-    directory: Path, change: tuple[str, str], says: str
-) -> None:
-    path = directory / "timestamps.toml"
-    before = path.read_text()
-    assert change[0] in before
-    path.write_bytes(before.replace(*change).encode("utf-8", "surrogateescape"))
-    with pytest.raises(Exception, match=says) as caught:
-        async with stamped(directory):
-            raise AssertionError("opened")
-    assert isinstance(caught.value, StampError) or "address" in says
-
-
-def test_one_authority_under_two_names_is_one(tmp_path: Path) -> None:
-    one, two, three = (Station(tmp_path / name, name=name) for name in ("one", "two", "three"))
-    sister = Station(tmp_path / "sister", name="sister", root=one.root)
-
-    def refused(*stations: Station) -> str:
-        (tmp_path / "timestamps.toml").write_text(settings_of(*stations, interval=1))
-        with pytest.raises(StampError) as caught:
-            load_settings(tmp_path)
-        assert str(caught.value).startswith(f"{tmp_path}/timestamps.toml: ")
-        return str(caught.value)
-
-    assert "one alone may lie" in refused(one)
-    assert "below different roots" in refused(one, sister)
-    two.url = one.url
-    assert "one and two are one authority: they have one url" in refused(one, three, two)
-    two.url += "/two"
-    # A new certificate, from another root, for the same key.
-    (two.directory / "tsa.pem").write_bytes(make_leaf(two.root, one.key).public_bytes(Encoding.PEM))
-    assert "one and two are one authority: they sign with one key" in refused(one, two, three)
-    (tmp_path / "timestamps.toml").write_text(settings_of(one, sister, three, interval=1))
-    read = load_settings(tmp_path)
-    assert read is not None
-    assert len(read.authorities) == 3
-
-
-def test_the_settings_that_the_readme_shows(tmp_path: Path) -> None:
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```toml\n(.*?)^```$", readme, re.M | re.S)
-    (shown,) = (block for block in blocks if "[[authority]]" in block)
-    expected = []
-    for name in ("example", "other"):
-        station = Station(tmp_path / name)
-        (tmp_path / "timestamps").mkdir(exist_ok=True)
-        for made, called in (("tsa.pem", "tsa"), ("root.pem", "ca")):
-            (station.directory / made).rename(tmp_path / f"timestamps/{name}-{called}.pem")
-        url = f"https://tsa.{name}/tsr"
-        expected.append(replace(station.authority, name=name, url=url))
-    (tmp_path / "timestamps.toml").write_text(shown)
-    read = load_settings(tmp_path)
-    assert read is not None
-    assert read.interval == 3600
-    assert read.authorities == tuple(expected)
-
-
-async def test_no_settings(directory: Path) -> None:
-    (directory / "timestamps.toml").unlink()
-    async with (
-        Log.opened(directory) as log,
-        time_stampers() as connect,
-        stamping(directory, log, connect) as running,
-    ):
-        assert running is None
-    assert not (directory / "stamps.db").exists()

@@ -19,7 +19,7 @@ from rfc3161_client import (
 )
 
 from tests.audit.authority import NOW, Station, make_leaf, make_root
-from tlog.audit import Authority, StampError, StampTime, verify_stamp
+from tlog.audit import Authority, StampError, StampTime, stamps, verify_stamp
 from tlog.audit.stamps import (
     MAX_ANSWER_SIZE,
     EntryTime,
@@ -215,6 +215,20 @@ def test_garbage(station: Station, answer: bytes) -> None:
             verify_stamp(garbage, NOTE, station.authority)
     with pytest.raises(StampError, match="more than"):
         verify_stamp(bytes(MAX_ANSWER_SIZE + 1), NOTE, station.authority)
+
+
+def test_a_library_that_panics(
+    station: Station, answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PanicException(BaseException):
+        """As that of pyo3, which nobody can import."""
+
+    def panics(_: bytes) -> None:
+        raise PanicException("called `Option::unwrap()` on a `None` value")
+
+    monkeypatch.setattr(stamps, "decode_timestamp_response", panics)
+    with pytest.raises(StampError, match="does not verify: PanicException: called"):
+        verify_stamp(answer, NOTE, station.authority)
 
 
 def damaged(answer: bytes) -> Iterator[bytes]:

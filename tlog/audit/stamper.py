@@ -3,6 +3,7 @@
 The schedule and each authority have a task of their own, and the database has a thread: whoever is
 away or slow holds up nobody else, and nothing here is waited for by an append. What an authority
 has not stamped waits for it on the disk; when it is back it stamps the newest first, then the rest.
+Whatever fails is tried again, later and later, a mistake in this program too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
@@ -49,6 +50,7 @@ Published = Callable[[int], Awaitable[Head]]
 Raises Unavailable when the log stops."""
 
 T = TypeVar("T")
+_NOT_QUEUED: Final = "no checkpoint queued to be stamped"
 
 _log = structlog.get_logger(__name__)
 
@@ -138,8 +140,6 @@ class Stamper:
         for authority, way in self._ways.items():
             drain = self._drain(authority, way)
             tasks.append(asyncio.create_task(drain, name=f"{self._name}-stamps-{authority.name}"))
-        for task in tasks:
-            task.add_done_callback(self._stopped)
         try:
             yield
         finally:
@@ -147,11 +147,6 @@ class Stamper:
                 task.cancel()
             await asyncio.wait(tasks)
             self._thread.shutdown()  # a stamp that has come is put down
-
-    def _stopped(self, task: asyncio.Task[None]) -> None:
-        """A mistake in the program ends the stamping, not the log."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.critical("stamping stopped", task=task.get_name(), exc_info=error)
 
     async def _schedule(self) -> None:
         """Queue the newest head at each interval, if it has grown."""
@@ -170,9 +165,11 @@ class Stamper:
             except Unavailable:
                 return  # the log has stopped
             except StampError as error:
-                _log.error("no checkpoint queued to be stamped", log=self._name, reason=str(error))
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, MAX_PAUSE)
+                _log.error(_NOT_QUEUED, log=self._name, reason=str(error))
+                pause = await _rest(pause)
+            except Exception as error:  # noqa: BLE001 -- it goes on, whatever it was
+                _log.critical(_NOT_QUEUED, log=self._name, exc_info=error)
+                pause = await _rest(pause)
 
     async def _queue(self, due: Due) -> None:
         await self._blocking(partial(self._store.queue, due, self._names))
@@ -194,19 +191,30 @@ class Stamper:
                     await queued.wait()
                     continue
                 await self._stamp(authority, way, due)
-            except StampError as error:
-                if not status.last_error:
-                    _log.warning("no time-stamp", log=self._name, reason=str(error))
-                status.failures += 1
-                status.last_error = str(error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, MAX_PAUSE)
+            except Exception as error:  # noqa: BLE001 -- it goes on, whatever it was
+                self._failed(status, error)
+                pause = await _rest(pause)
             else:
                 if status.last_error:
                     _log.info("time-stamps again", log=self._name, authority=authority.name)
                 status.last_error = ""
                 pause = PAUSE
                 await asyncio.sleep(PACE)
+
+    def _failed(self, status: AuthorityStatus, error: Exception) -> None:
+        """Tell why there is no stamp: once, until there is one again, or another reason."""
+        reason = str(error)
+        if isinstance(error, StampError):
+            if not status.last_error:
+                _log.warning("no time-stamp", log=self._name, reason=reason)
+        else:
+            reason = f"a mistake in this program: {type(error).__name__}"
+            if status.last_error != reason:
+                _log.critical(
+                    "no time-stamp", log=self._name, authority=status.name, exc_info=error
+                )
+        status.failures += 1
+        status.last_error = reason
 
     async def _stamp(self, authority: Authority, way: TimeStamper, due: Due) -> None:
         request = make_request(due.note)
@@ -237,6 +245,12 @@ class Stamper:
 
     async def _blocking(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+async def _rest(pause: float) -> float:
+    """Wait before the next try; for how long before the one after that."""
+    await asyncio.sleep(pause)
+    return min(2 * pause, MAX_PAUSE)
 
 
 @contextlib.asynccontextmanager

@@ -184,9 +184,10 @@ def verify_stamp(
         ).build()
         verifier.verify_message(response, note)
         return _time(response, signer)
-    except StampError:
+    except (StampError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # noqa: BLE001 -- damaged DER makes three libraries raise anything
+    except BaseException as error:  # noqa: BLE001 -- damaged DER makes three libraries raise anything
+        # A panic of one that is written in Rust is no Exception.
         # Of OpenSSL's stack of errors only what it has to say of the certificates.
         found = _CHAIN.search(str(error))
         reason = found[1] if found else f"{type(error).__name__}: {error}".split(": ErrorStack")[0]
