@@ -5,12 +5,13 @@
 
 Calls with one answer: they are recorded when the handler is done, before the answer leaves.
 Streams of answers: before the first of them, or when they end without one. (An `abort` of grpc.aio
-is sent at once; it is recorded right after. Handlers there are coroutines and async generators.)
+is sent at once; it is recorded right after.)
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -24,6 +25,8 @@ from tlog.client.producer import Producer
 Describe = Callable[[str, Any, Any], Act | None]
 """What a call is, from the full name of its method, its request (None if there are many) and its
 context; None: nothing to record."""
+
+_Behaviour = Callable[..., Any]
 
 _DENIED = frozenset({grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
 
@@ -91,28 +94,7 @@ class AuditInterceptor(grpc.ServerInterceptor):
             one = None if handler.request_streaming else request
             return _Call(self._producer, self._describe, method, one, context)
 
-        def unary(request: Any, context: Any) -> Any:
-            call = call_of(request, context)
-            try:
-                answer = behaviour(request, context)
-            except BaseException as error:
-                call.tell(error)
-                raise
-            call.tell()
-            return answer
-
-        def stream(request: Any, context: Any) -> Iterator[Any]:
-            call = call_of(request, context)
-            try:
-                for answer in behaviour(request, context):
-                    call.tell()
-                    yield answer
-            except BaseException as error:
-                call.tell(error)
-                raise
-            call.tell()
-
-        return wrap(stream if handler.response_streaming else unary)
+        return wrap((_stream if handler.response_streaming else _unary)(behaviour, call_of))
 
 
 class AioAuditInterceptor(grpc.aio.ServerInterceptor):
@@ -146,6 +128,15 @@ class AioAuditInterceptor(grpc.aio.ServerInterceptor):
             await _tell(call)
             return answer
 
+        async def writing(request: Any, context: Any) -> None:
+            call = call_of(request, context)
+            try:
+                await behaviour(request, _Writing(context, call))
+            except BaseException as error:
+                await _tell(call, error)
+                raise
+            await _tell(call)
+
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
             call = call_of(request, context)
             try:
@@ -157,7 +148,83 @@ class AioAuditInterceptor(grpc.aio.ServerInterceptor):
                 raise
             await _tell(call)
 
-        return wrap(stream if handler.response_streaming else unary)
+        # As grpc.aio tells them apart, which runs a function that is neither on another thread.
+        if inspect.isasyncgenfunction(behaviour):
+            return wrap(stream)
+        if inspect.iscoroutinefunction(behaviour):
+            return wrap(writing if handler.response_streaming else unary)
+        made = (_stream if handler.response_streaming else _unary)(behaviour, call_of)
+        return wrap(lambda request, context: made(request, _Threaded(context)))
+
+
+class _Threaded:
+    """The context of a handler that grpc.aio runs on another thread, which does not tell a code."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._code: grpc.StatusCode | None = None
+
+    def code(self) -> grpc.StatusCode | None:
+        return self._code
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self._code = code
+        self._context.set_code(code)
+
+    def abort(self, code: grpc.StatusCode, *args: Any, **kwargs: Any) -> None:
+        self._code = code
+        self._context.abort(code, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+class _Writing:
+    """The context of a handler that writes its answers: the first waits for the record."""
+
+    def __init__(self, context: Any, call: _Call) -> None:
+        self._context = context
+        self._call = call
+
+    async def write(self, answer: Any) -> None:
+        await _tell(self._call)
+        await self._context.write(answer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+def _unary(behaviour: _Behaviour, call_of: Callable[[Any, Any], _Call]) -> _Behaviour:
+    """A handler with one answer that is no coroutine, recorded."""
+
+    def unary(request: Any, context: Any) -> Any:
+        call = call_of(request, context)
+        try:
+            answer = behaviour(request, context)
+        except BaseException as error:
+            call.tell(error)
+            raise
+        call.tell()
+        return answer
+
+    return unary
+
+
+def _stream(behaviour: _Behaviour, call_of: Callable[[Any, Any], _Call]) -> _Behaviour:
+    """A handler with many answers that is no coroutine, recorded."""
+
+    def stream(request: Any, context: Any) -> Iterator[Any]:
+        call = call_of(request, context)
+        try:
+            for answer in behaviour(request, context):
+                call.tell()
+                yield answer
+        except BaseException as error:
+            call.tell(error)
+            raise
+        call.tell()
+
+    return stream
 
 
 async def _tell(call: _Call, error: BaseException | None = None) -> None:
@@ -165,7 +232,7 @@ async def _tell(call: _Call, error: BaseException | None = None) -> None:
         await asyncio.shield(asyncio.to_thread(call.tell, error))
 
 
-def _parts(handler: Any) -> tuple[Callable[..., Any], Callable[[Any], Any]]:
+def _parts(handler: Any) -> tuple[_Behaviour, Callable[[Any], Any]]:
     """What a handler does, and how to make one like it that does something else."""
     asked = "stream" if handler.request_streaming else "unary"
     answered = "stream" if handler.response_streaming else "unary"
