@@ -13,6 +13,7 @@ import time
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -99,6 +100,16 @@ def test_what_is_not_declared_public_is_personal(tmp_path: Path, taker: Taker) -
     assert RECEIVED.items() <= event.claims.items()
     signed = event.jws.payload()
     assert not [word for word in (b"lice", b"bob", b"192", b"green", b"colour") if word in signed]
+
+
+def test_the_hour_that_comes_twice(tmp_path: Path, taker: Taker) -> None:
+    """Two times an hour apart are equal to Python when clocks of their zone show the same."""
+    first = datetime(2026, 11, 1, 1, 30, tzinfo=ZoneInfo("America/Los_Angeles"))
+    with producer(taker, tmp_path) as made:
+        for when in (first, first.replace(fold=1)):
+            made.record("access.read", occurred_at=when, **READ)
+        assert made.flush(10)
+    assert [event.occurred_at.hour for event in taker.events] == [8, 9]
 
 
 def test_what_waits_in_the_spool_when_its_type_gets_a_new_version_is_taken(tmp_path: Path) -> None:

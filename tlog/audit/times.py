@@ -37,7 +37,12 @@ def parse_time(text: str, *, field: str) -> datetime:
         raise EventRefused(f"no such time: {error}", field=field) from None
 
 
-@lru_cache(maxsize=64)  # what comes in together has one time of receipt
 def format_time(time: datetime) -> str:
     """The one spelling that we write: UTC, microseconds, `Z`."""
-    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    # Before it is looked up: those an hour apart are equal when clocks of their zone show the same.
+    return _spelt(time.astimezone(UTC))
+
+
+@lru_cache(maxsize=64)  # what comes in together has one time of receipt
+def _spelt(time: datetime) -> str:
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
