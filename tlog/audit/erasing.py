@@ -32,7 +32,7 @@ from tlog.audit.orders import (
 )
 from tlog.audit.outcomes import Outcomes
 from tlog.audit.rebuild import State, known_rows
-from tlog.audit.survey import claims_at, erased_at, holds_on, survey
+from tlog.audit.survey import Said, claims_at, erased_at, holds_on, survey
 from tlog.audit.tokens import canonical
 from tlog.log import Overloaded
 
@@ -68,6 +68,20 @@ class Receipt:
     complete_by: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """What is read for an erasure while others record: all but the last few records.
+
+    A person may have very many, and so may a request.
+
+    Attributes:
+        said: by records of the subject; see `survey`.
+    """
+
+    outcomes: Outcomes
+    said: dict[bytes, Said] = field(default_factory=dict)
+
+
 async def submit(records: Records, data: bytes) -> Receipt:
     """Carry out an order, once. It goes on to its end if the caller goes away.
 
@@ -83,22 +97,30 @@ async def submit(records: Records, data: bytes) -> Receipt:
 
 
 async def _submit(records: Records, document: Document, order: Order) -> Receipt:
-    outcomes = Outcomes(records, order.request_id)
+    ahead = _Ahead(Outcomes(records, order.request_id))
     if order.kind is Kind.ERASE:
         async with records.alone() as state:
             # For an order that is refused, or was carried out, nothing is looked through.
             if (receipt := _recorded(records, document, order)) is None:
                 _approvers(records, state, document, order)
-        # A request may have very many records: all but the last few are read while others record.
-        while receipt is None and await outcomes.catch_up() > _FEW:
-            pass
+        if receipt is None:
+            await _read_ahead(records, order, ahead)
     async with records.alone() as state:
         receipt = _recorded(records, document, order)
         if receipt is None:
-            receipt = await _carried_out(records, state, document, order, outcomes)
+            receipt = await _carried_out(records, state, document, order, ahead)
     # Whoever gets a receipt may believe that it is so; the second time as well.
     await records.shred()
     return receipt
+
+
+async def _read_ahead(records: Records, order: Order, ahead: _Ahead) -> None:
+    key = records.vault.find_subject(canonical(order.subject)) if order.subject else None
+    if key is not None:
+        for _ in range(2):  # the second time what came meanwhile, which is little
+            await survey(records, key.key_id, ahead.said)
+    while await ahead.outcomes.catch_up() > _FEW:
+        pass
 
 
 def _approvers(records: Records, state: State, document: Document, order: Order) -> list[str]:
@@ -106,13 +128,13 @@ def _approvers(records: Records, state: State, document: Document, order: Order)
 
 
 async def _carried_out(
-    records: Records, state: State, document: Document, order: Order, outcomes: Outcomes
+    records: Records, state: State, document: Document, order: Order, ahead: _Ahead
 ) -> Receipt:
     approvers = _approvers(records, state, document, order)
     claims = {"reason": order.reason, "approvers": approvers, "order": document.kept()}
     match order.kind:
         case Kind.ERASE:
-            deed = await _erase(records, state, order, claims, outcomes)
+            deed = await _erase(records, state, order, claims, ahead)
         case Kind.PLACE:
             deed = _place(state, order, claims)
         case Kind.RELEASE:
@@ -153,7 +175,7 @@ def _receipt(records: Records, index: int, order: Order, *, repeated: bool = Fal
 
 
 async def _erase(
-    records: Records, state: State, order: Order, claims: dict[str, Any], outcomes: Outcomes
+    records: Records, state: State, order: Order, claims: dict[str, Any], ahead: _Ahead
 ) -> Draft | Receipt:
     if not order.subject:
         raise OrderRefused("whom? The disclosure of the subject is missing", field="subject")
@@ -163,7 +185,7 @@ async def _erase(
         if index is None:
             return Receipt(order, None)
         return replace(_receipt(records, index, order), erased_before=True)
-    seen = await survey(records, key.key_id)
+    seen = await survey(records, key.key_id, ahead.said)
     if held := holds_on(records, state, key.key_id, seen, order.request_id):
         raise Held(f"held by {', '.join(held)}: release that first (tlog hold release)")
     _pace(records, state)
@@ -175,8 +197,8 @@ async def _erase(
     }
     if seen.recipients:
         claims["recipients"] = list(seen.recipients)
-    await outcomes.catch_up()
-    if results := outcomes.lines():
+    await ahead.outcomes.catch_up()
+    if results := ahead.outcomes.lines():
         claims["system_results"] = list(results)
     # The subject's token makes the record found; its identifier is sealed under the key that goes.
     return Draft(DESTROYED, claims, {}, [{"id": order.subject}], event_id=order.order_id)

@@ -61,8 +61,26 @@ class Survey:
     merged: Mapping[bytes, int] = field(default_factory=dict)
 
 
-async def survey(records: Records, key_id: bytes) -> Survey:
-    """Look through all that a key opens; in steps, and by what is public."""
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a record says, as far as it is surveyed: that stays, whatever becomes of its parts."""
+
+    type: str
+    retention: str
+    recipients: tuple[str, ...]
+    requests: tuple[str, ...]
+
+
+async def survey(records: Records, key_id: bytes, known: dict[bytes, Said] | None = None) -> Survey:
+    """Look through all that a key opens; in steps, and by what is public.
+
+    Args:
+        records: the tenant's.
+        key_id: of the key.
+        known: what records say, by leaf hash, from a look before, of which this one reads them no
+            more; it gets what is read now.
+    """
+    known = {} if known is None else known
     types: Counter[str] = Counter()
     classes: Counter[str] = Counter()
     recipients: set[str] = set()
@@ -77,16 +95,16 @@ async def survey(records: Records, key_id: bytes) -> Survey:
         others.update(owners)
         shared += len(owners) > 1
         leaf_hash = key[16:48]
-        if leaf_hash in seen or (index := index_of(records, leaf_hash)) is None:
+        if leaf_hash in seen or (said := known.get(leaf_hash) or _read(records, leaf_hash)) is None:
             continue
+        known[leaf_hash] = said
         seen.add(leaf_hash)
-        _, claims = claims_at(records, index)
-        types[claims["type"]] += 1
-        classes[records.catalogue.retention_of(claims) or "unknown"] += 1
-        recipients.update([*claims.get("recipients", ()), *_if_there(claims, "recipient")])
-        requests.update(_if_there(claims, "request_id"))
-    said = records.vault.merged_with(key_id)
-    merged = {each: index_of(records, record[-HASH_SIZE:]) for each, record in said.items()}
+        types[said.type] += 1
+        classes[said.retention] += 1
+        recipients.update(said.recipients)
+        requests.update(said.requests)
+    alike = records.vault.merged_with(key_id)
+    merged = {each: index_of(records, record[-HASH_SIZE:]) for each, record in alike.items()}
     return Survey(
         parts,
         types,
@@ -96,6 +114,19 @@ async def survey(records: Records, key_id: bytes) -> Survey:
         frozenset(requests),
         frozenset(others - {key_id}),
         {each: index for each, index in merged.items() if index is not None},
+    )
+
+
+def _read(records: Records, leaf_hash: bytes) -> Said | None:
+    """What a record says; None if it is not in the log yet, or never will be."""
+    if (index := index_of(records, leaf_hash)) is None:
+        return None
+    _, claims = claims_at(records, index)
+    return Said(
+        claims["type"],
+        records.catalogue.retention_of(claims) or "unknown",
+        (*claims.get("recipients", ()), *_if_there(claims, "recipient")),
+        (*_if_there(claims, "request_id"),),
     )
 
 
