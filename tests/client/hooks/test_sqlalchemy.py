@@ -83,6 +83,9 @@ class Ticket(Base):
     who: Mapped[str]
 
 
+OTHER = aliased(Customer)
+
+
 class Product(Base):
     """Nothing personal."""
 
@@ -205,6 +208,16 @@ def test_it_is_on_the_disk_before_the_application_has_it(
             [read("c1", "c2", "c3")],
         ),
         (lambda s: s.scalars(select(aliased(Customer).email)).all(), [read("c1", "c2", "c3")]),
+        (
+            lambda s: s.execute(select(Customer.name, Customer.email.label("mail"))).all(),
+            [read("c1", "c2", "c3")],
+        ),
+        (
+            lambda s: s.execute(
+                select(Customer.email, OTHER.email).join(OTHER, OTHER.id == Customer.id + 1)
+            ).all(),
+            [read("c1", "c2", "c3")],
+        ),
         (lambda s: s.scalars(select(aliased(Customer))).all(), [read("c1", "c2", "c3")]),
         (
             lambda s: s.scalars(select(Customer).options(load_only(Customer.name))).all(),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Table, inspect, select
+from sqlalchemy import Label, Table, inspect, select
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
 from sqlalchemy.sql import visitors
 
@@ -65,6 +65,14 @@ def described(statement: Any) -> Sequence[Any]:
         if (said := getattr(statement, name, None)) is not None:
             return tuple(said)
     return ()
+
+
+def attribute_of(expression: Any) -> str | None:
+    """The attribute that a place of the rows holds, under whatever name; None if it is none."""
+    if isinstance(expression, Label):
+        annotations: Mapping[str, Any] = expression.element._annotations
+        return annotations.get("proxy_key")
+    return getattr(expression, "key", None)
 
 
 def transaction_of(session: Session) -> SessionTransaction | None:

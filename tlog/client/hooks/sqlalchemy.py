@@ -58,6 +58,7 @@ from tlog.client.hooks.rows import (
     OURS,
     Fact,
     Watched,
+    attribute_of,
     batches,
     changed_in,
     declared_by,
@@ -332,16 +333,15 @@ class SessionAudit:
 
     def _columns(self, asked: ORMExecuteState) -> _Columns:
         """Watched classes of which a statement gives out columns, and where the subject is."""
-        found: dict[type, tuple[Watched, int | None]] = {}
+        found: dict[Any, tuple[Watched, int | None]] = {}
         for place, each in enumerate(described(asked.statement)):
             entity: Any = inspect(each.get("entity"), raiseerr=False)
             if entity is None or each["expr"] is each["entity"]:
                 continue
-            kind = entity.mapper.class_
-            if (watched := self._watched(kind)) is not None:
-                at = found.get(kind, (watched, None))[1]
-                is_subject = getattr(each["expr"], "key", None) == watched.subject
-                found[kind] = (watched, place if is_subject else at)
+            if (watched := self._watched(entity.mapper.class_)) is not None:
+                _, at = found.get(entity, (watched, None))
+                is_subject = attribute_of(each["expr"]) == watched.subject
+                found[entity] = (watched, place if is_subject else at)
         return list(found.values())
 
     def _loaded(self, session: Session, instance: Any) -> None:
@@ -359,8 +359,8 @@ class SessionAudit:
         loaded, state.loaded = {id(each): each for each in state.loaded}, []
         facts: dict[Watched, list[Fact]] = {}
         for watched, at in columns:
-            values = [None if at is None else row[at] for row in rows]
-            facts[watched] = [Fact(() if v is None else (str(v),), "") for v in values]
+            ids = [() if at is None or row[at] is None else (str(row[at]),) for row in rows]
+            facts.setdefault(watched, []).extend([Fact(each, "") for each in ids])
         for each in loaded.values():
             if (of_it := self._watched(type(each))) is not None:
                 facts.setdefault(of_it, []).append(fact_of(of_it, each))
