@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run
+from tlog.audit.index import Index
 from tlog.log import LogConfig, load_signers
 from tlog.notes import Algorithm, NoteError, Signer, VerifierKey, parse_policy
 
@@ -22,6 +24,31 @@ def test_prints_the_two_vkeys_alone_one_a_line(run: Run, tmp_path: Path) -> None
     config = LogConfig.load(tmp_path / "mylog")
     signers = load_signers(tmp_path / "mylog", config, passphrase=None)
     assert [signer.vkey for signer in signers] == keys
+
+
+def test_nobody_else_may_look_into_its_directories(run: Run, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        (tmp_path / "shared").mkdir(mode=0o750)
+        for name in ("above/mylog", "shared"):
+            made = tmp_path / name
+            assert run("init", made, "--origin", "example.com/mylog", "--name", "mylog").code == 0
+            assert run("records", "init", made, "--tenant", "acme").code == 0
+            Index(made).close()
+    finally:
+        os.umask(before)
+    modes = {
+        str(each.relative_to(tmp_path)): each.stat().st_mode & 0o777
+        for each in tmp_path.rglob("*")
+        if each.is_dir()
+    }
+    assert modes.pop("above") == 0o777
+    assert modes.pop("shared") == 0o750  # as whoever made it wanted it
+    assert modes.pop("above/mylog") == 0o700
+    within = ("keys", "db", "vault", "vault/db", "index")
+    assert modes == {
+        f"{name}/{each}": 0o700 for name in ("above/mylog", "shared") for each in within
+    }
 
 
 def test_settings_reach_the_log(run: Run, tmp_path: Path) -> None:

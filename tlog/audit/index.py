@@ -146,7 +146,7 @@ class Index:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / DIRECTORY / _FILE
-        self._path.parent.mkdir(exist_ok=True)
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
         with self._errors():
             self._writer = self._connect()
             if self._version() == 0:

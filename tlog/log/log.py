@@ -84,8 +84,8 @@ def create_log(
     signers = [Signer.generate(config.origin, algorithm) for algorithm in KEY_FILES.values()]
     vkeys = tuple(signer.vkey for signer in signers)
     complete = None if policy is None else policy_of(policy, vkeys)
-    (directory / KEYS).mkdir(parents=True, exist_ok=True)
-    (directory / KEYS).chmod(0o700)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (directory / KEYS).mkdir(mode=0o700)
     for file, signer in zip(KEY_FILES, signers, strict=True):
         save_signer(directory / KEYS / file, signer, passphrase=passphrase)
     if complete is not None:

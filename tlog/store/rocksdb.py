@@ -71,7 +71,8 @@ class RocksStore(Database):
                     f"{occupied} exists: a new log needs a directory of its own. If this is what"
                     " an interrupted `tlog init` left, remove it"
                 )
-        database.mkdir(parents=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database.mkdir(mode=0o700)
         store = cls(path, read_only=False)
         store._start(create=True)
         batch = WriteBatch(raw_mode=True)

@@ -59,7 +59,8 @@ class SealedStore(Database):
         store = cls(path, families)
         if store._database.exists():
             raise StoreError(f"{store._database} exists: a vault needs a directory of its own")
-        store._database.mkdir(parents=True, mode=0o700)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store._database.mkdir(mode=0o700)
         store._start(create=True)
         store.write([(_STATE, _SCHEMA, SCHEMA_VERSION)])
         store.sync()
