@@ -568,6 +568,39 @@ def test_a_commit_that_is_not_recorded_is_not_made(
         assert plain.query(Customer).count() == 3
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_a_commit_of_which_a_part_is_not_recorded(
+    sessions: sessionmaker[Session], engine: sqlalchemy.Engine, told: Told, *, again: bool
+) -> None:
+    """It is not made, however often it is tried; what was recorded of it is told to be unknown."""
+    with sessions() as session:
+        with acting("support"):
+            session.add(Customer(email="x@example.com"))
+            session.flush()
+        with acting("mail to y@example.com"):
+            session.add(Customer(email="y@example.com"))
+            for _ in range(1 + again):
+                with pytest.raises(EventRefused, match="e-mail"):
+                    session.commit()
+    with Session(engine) as plain:
+        assert plain.query(Customer).count() == 3
+    assert brief(told()) == [wrote("insert", "x"), wrote("insert", "x", outcome="unknown")]
+
+
+def test_a_commit_that_is_tried_again_is_recorded(
+    sessions: sessionmaker[Session], told: Told, shop: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sessions() as session, acting("support"):
+        session.add(Customer(email="x@example.com"))
+        session.flush()
+        with monkeypatch.context() as full:
+            full.setattr(shop.spool, "max_bytes", 0)
+            with pytest.raises(SpoolError, match="full"):
+                session.commit()
+        session.commit()
+    assert brief(told()) == [wrote("insert", "x")]
+
+
 def test_a_write_without_a_purpose_is_not_flushed(
     sessions: sessionmaker[Session], engine: sqlalchemy.Engine, told: Told
 ) -> None:

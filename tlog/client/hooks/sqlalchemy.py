@@ -40,6 +40,7 @@ import asyncio
 import contextlib
 import itertools
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -54,6 +55,8 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from tlog.audit import EventRefused
+from tlog.client.errors import SpoolError
+from tlog.client.hooks.changes import Change, grouped
 from tlog.client.hooks.rows import (
     OURS,
     Fact,
@@ -91,23 +94,6 @@ def acting(purpose: str, **claims: Any) -> Iterator[None]:
 
 
 @dataclass(slots=True)
-class _Change:
-    """A row that was flushed; `within` is the transaction, or savepoint, that may commit it."""
-
-    watched: Watched
-    action: str
-    fact: Fact
-    details: Mapping[str, Any]
-    claims: Mapping[str, Any]
-    at: datetime
-    within: SessionTransaction | None
-
-    def kind(self) -> tuple[Any, ...]:
-        """What it has in common with those that one event can tell of."""
-        return (self.watched, self.action, repr(self.details), id(self.claims))
-
-
-@dataclass(slots=True)
 class _State:
     """What is known of one session.
 
@@ -115,14 +101,16 @@ class _State:
         loaded: objects that were loaded and are in no record yet.
         depth: how many statements are giving out rows, each for the one before.
         changes: what was flushed since the last commit.
-        committing: what is recorded and may be committed by now; None while nothing is.
+        told: what is recorded and not known to be committed.
+        committing: whether the database is about to commit.
         connections: whose commits are heard.
     """
 
     loaded: list[Any] = field(default_factory=list)
     depth: int = 0
-    changes: list[_Change] = field(default_factory=list)
-    committing: list[_Change] | None = None
+    changes: list[Change] = field(default_factory=list)
+    told: list[Change] = field(default_factory=list)
+    committing: bool = False
     connections: weakref.WeakSet[Connection] = field(default_factory=weakref.WeakSet)
 
 
@@ -258,7 +246,7 @@ class SessionAudit:
             return None
         touched = self._touched(asked.statement)
         columns = self._columns(asked)
-        changes: list[_Change] = []
+        changes: list[Change] = []
         if touched:
             self._claims()
             self._producer.check()
@@ -377,7 +365,7 @@ class SessionAudit:
 
     # ---- writing ----
 
-    def _bulk(self, asked: ORMExecuteState, touched: Sequence[Watched]) -> list[_Change]:
+    def _bulk(self, asked: ORMExecuteState, touched: Sequence[Watched]) -> list[Change]:
         """What a statement on many rows is about to change."""
         action = "insert" if asked.is_insert else "update" if asked.is_update else "delete"
         mapper = asked.bind_mapper
@@ -389,7 +377,7 @@ class SessionAudit:
             if mapper is not None and watched == mapped:
                 ids = subjects_of(asked, mapper, watched)
             changes += [
-                _Change(watched, action, fact, {"statement": "bulk"}, claims, at, None)
+                Change(watched, action, fact, {"statement": "bulk"}, claims, at, None)
                 for fact in [Fact((each,), "") for each in ids] or [Fact((), "")]
             ]
         return changes
@@ -406,14 +394,12 @@ class SessionAudit:
                 details = {"attributes": changed_in(each)} if action == "update" else {}
                 claims, at = self._claims(), datetime.now().astimezone()
                 fact = fact_of(watched, each)
-                changes.append(_Change(watched, action, fact, details, claims, at, within))
+                changes.append(Change(watched, action, fact, details, claims, at, within))
         if changes:
             self._producer.check()
-        if state.committing is None:
-            state.changes += changes
-        else:  # somebody else flushes while it commits
-            self._write(changes, "success")
-            state.committing += changes
+        state.changes += changes
+        if state.committing:  # somebody else flushes while it commits
+            self._record(state)
 
     def _begun(self, session: Session, _begun: SessionTransaction, connection: Connection) -> None:
         """What is committed around an open savepoint, `_commit` takes for a savepoint's."""
@@ -431,17 +417,30 @@ class SessionAudit:
     def _commit(self, session: Session) -> None:
         if session.get_nested_transaction() is None:  # or it is of a savepoint, as it seems
             session.flush()
-            self._record(self._state(session))
+            state = self._state(session)
+            self._record(state)
+            state.committing = True
 
     def _record(self, state: _State) -> None:
-        changes, state.changes = state.changes, []
-        self._write(changes, "success")
-        state.committing = changes
+        """Tell of all changes; what is refused stays, for a commit that is tried again."""
+        groups = deque(grouped(state.changes))
+        try:
+            while groups:
+                state.told += (some := groups.popleft())
+                try:
+                    self._write(some, "success")
+                except (EventRefused, SpoolError) as error:
+                    if not getattr(error, "outcome_unknown", False):
+                        del state.told[-len(some) :]
+                        groups.appendleft(some)
+                    raise
+        finally:
+            state.changes = [each for some in groups for each in some]
 
     def _committed(self, session: Session) -> None:
         state = self._state(session)
         if (savepoint := session.get_nested_transaction()) is None:
-            state.committing = None
+            state.told, state.committing = [], False
             return
         for change in state.changes:
             if change.within is savepoint:
@@ -453,26 +452,24 @@ class SessionAudit:
             # What a savepoint has committed is its parent's by now.
             state.changes = [each for each in state.changes if each.within is not transaction]
             return
-        state.changes, committing, state.committing = [], state.committing, None
-        if committing:
-            self._write(committing, "unknown")
+        told, state.told = state.told, []
+        state.changes, state.committing = [], False
+        for some in grouped(told):
+            self._write(some, "unknown")
 
-    def _write(self, changes: Iterable[_Change], outcome: str) -> None:
-        groups: dict[Any, list[_Change]] = {}
-        for change in changes:
-            groups.setdefault(change.kind(), []).append(change)
-        for group in groups.values():
-            first = group[0]
-            self._tell(
-                "access.modify",
-                [each.fact for each in group],
-                first.claims,
-                first.at,
-                action=first.action,
-                resource_type=first.watched.resource_type,
-                outcome=outcome,
-                **({"details": first.details} if first.details else {}),
-            )
+    def _write(self, some: Sequence[Change], outcome: str) -> None:
+        """Changes that one event can tell of."""
+        first = some[0]
+        self._tell(
+            "access.modify",
+            [each.fact for each in some],
+            first.claims,
+            first.at,
+            action=first.action,
+            resource_type=first.watched.resource_type,
+            outcome=outcome,
+            **({"details": first.details} if first.details else {}),
+        )
 
     def _tell(
         self,
