@@ -430,6 +430,27 @@ def test_what_cannot_be_recorded_is_not_given_out(
                 session.scalars(select(Customer))
 
 
+@pytest.mark.parametrize("how", ["refused", "broken"])
+def test_what_was_not_recorded_is_not_in_memory(
+    sessions: sessionmaker[Session], told: Told, how: str
+) -> None:
+    """Nor is it given out to whoever asks again."""
+    nested = select(Customer).options(selectinload(Customer.orders))
+    with sessions() as session, acting("mail y@example.com" if how == "refused" else "support"):
+        known = session.get(Product, 1)
+
+        def broken(asked: Any) -> None:
+            if how == "broken" and asked.is_relationship_load:
+                raise EventRefused("no")
+
+        sa_event.listen(session, "do_orm_execute", broken)
+        for _ in range(2):
+            with pytest.raises(EventRefused):
+                session.scalars(nested).all()
+            assert [*session.identity_map.values()] == [known]
+    assert told() == []
+
+
 def test_threads_have_purposes_of_their_own(sessions: sessionmaker[Session], told: Told) -> None:
     def work(purpose: str) -> None:
         for _ in range(5):

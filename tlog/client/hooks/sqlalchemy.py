@@ -39,11 +39,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -56,7 +54,7 @@ from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from tlog.audit import EventRefused
 from tlog.client.errors import SpoolError
-from tlog.client.hooks.changes import Change, grouped
+from tlog.client.hooks.known import Change, State, grouped
 from tlog.client.hooks.rows import (
     OURS,
     Fact,
@@ -91,27 +89,6 @@ def acting(purpose: str, **claims: Any) -> Iterator[None]:
         yield
     finally:
         _acting.reset(token)
-
-
-@dataclass(slots=True)
-class _State:
-    """What is known of one session.
-
-    Attributes:
-        loaded: objects that were loaded and are in no record yet.
-        depth: how many statements are giving out rows, each for the one before.
-        changes: what was flushed since the last commit.
-        told: what is recorded and not known to be committed.
-        committing: whether the database is about to commit.
-        connections: whose commits are heard.
-    """
-
-    loaded: list[Any] = field(default_factory=list)
-    depth: int = 0
-    changes: list[Change] = field(default_factory=list)
-    told: list[Change] = field(default_factory=list)
-    committing: bool = False
-    connections: weakref.WeakSet[Connection] = field(default_factory=weakref.WeakSet)
 
 
 class SessionAudit:
@@ -235,8 +212,8 @@ class SessionAudit:
             )
         return claims
 
-    def _state(self, session: Session) -> _State:
-        state: _State = session.info.setdefault(self, _State())
+    def _state(self, session: Session) -> State:
+        state: State = session.info.setdefault(self, State())
         return state
 
     # ---- reading ----
@@ -298,11 +275,8 @@ class SessionAudit:
         def chunks(size: int | None) -> Iterator[Sequence[Any]]:
             rows = iter(produce(size))
             while True:
-                state.depth += 1
-                try:
+                with state.loading():
                     chunk = next(rows, None)
-                finally:
-                    state.depth -= 1
                 if chunk is None:
                     return
                 self._seen(state, chunk, columns)
@@ -334,22 +308,26 @@ class SessionAudit:
 
     def _loaded(self, session: Session, instance: Any) -> None:
         if self._watched(type(instance)) is not None:
-            self._state(session).loaded.append(instance)
+            self._state(session).fresh.append(instance)
 
-    def _seen(self, state: _State, rows: Sequence[Any], columns: _Columns) -> None:
+    def _seen(self, state: State, rows: Sequence[Any], columns: _Columns) -> None:
         """Rows are about to be given out."""
         for row in rows:
             for each in row if isinstance(row, tuple) else (row,):
                 if self._watched(type(each)) is not None:
-                    state.loaded.append(each)
+                    state.given.append(each)
         if state.depth:
             return  # loaded for another statement, whose record will tell of it
-        loaded, state.loaded = {id(each): each for each in state.loaded}, []
+        with state.telling() as loaded:
+            self._read(loaded, rows, columns)
+
+    def _read(self, loaded: Iterable[Any], rows: Sequence[Any], columns: _Columns) -> None:
+        """Tell of what is about to be given out."""
         facts: dict[Watched, list[Fact]] = {}
         for watched, at in columns:
             ids = [() if at is None or row[at] is None else (str(row[at]),) for row in rows]
             facts.setdefault(watched, []).extend([Fact(each, "") for each in ids])
-        for each in loaded.values():
+        for each in loaded:
             if (of_it := self._watched(type(each))) is not None:
                 facts.setdefault(of_it, []).append(fact_of(of_it, each))
         for watched, told in facts.items():
@@ -421,7 +399,7 @@ class SessionAudit:
             self._record(state)
             state.committing = True
 
-    def _record(self, state: _State) -> None:
+    def _record(self, state: State) -> None:
         """Tell of all changes; what is refused stays, for a commit that is tried again."""
         groups = deque(grouped(state.changes))
         try:
