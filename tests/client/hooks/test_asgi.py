@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 
@@ -198,6 +199,25 @@ def test_no_record_no_answer(shop: Producer, told: Told, path: str) -> None:
     shop.close()
     with pytest.raises(SpoolError, match="closed"):
         Http(application(shop)).get(path)
+
+
+async def test_no_record_no_answer_however_often_it_begins(shop: Producer, told: Told) -> None:
+    async def stubborn(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(2):
+            with contextlib.suppress(EventRefused):
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": ALICE.encode()})
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app: Any = AuditMiddleware(stubborn, producer=shop, describe=lambda _: Act("access.read"))
+    scope = {"type": "http", "path": "/customers/bob", "method": "GET"}
+    with pytest.raises(EventRefused, match="purpose"):
+        await app(scope, None, send)
+    assert (sent, told()) == ([], [])
 
 
 async def test_the_lifespan_passes(shop: Producer, told: Told) -> None:

@@ -70,7 +70,9 @@ class Writer(Aio):
         return await super().one(request, context)
 
     async def many(self, request: Any, context: Any) -> None:  # type: ignore[override]
-        await context.write(await self.one(request, context))
+        answer = await self.one(request, context)
+        with contextlib.suppress(EventRefused):
+            await context.write(answer)
         await context.write(b"last")
 
 

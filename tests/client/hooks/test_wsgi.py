@@ -209,6 +209,21 @@ def test_no_record_no_byte(shop: Producer, told: Told, path: str) -> None:
     assert told() == []
 
 
+def test_no_record_no_byte_however_often_it_is_written(shop: Producer, told: Told) -> None:
+    def stubborn(environ: Any, start_response: Any) -> list[bytes]:
+        write = start_response("200 OK", TEXT)
+        for _ in range(2):
+            with contextlib.suppress(EventRefused):
+                write(b"answer")
+        return []
+
+    server = Server()
+    app = AuditMiddleware(stubborn, producer=shop, describe=lambda _: Act("access.read"))
+    with pytest.raises(EventRefused, match="purpose"):
+        server.run(app, "/")
+    assert (server.sent, told()) == ([], [])
+
+
 def test_the_application_is_closed_even_if_it_cannot_be_recorded(shop: Producer) -> None:
     class Body:
         closed = False

@@ -58,10 +58,14 @@ class AuditMiddleware:
 
         async def tell(outcome: str, details: dict[str, Any]) -> None:
             nonlocal recorded
-            recorded = True
-            if (act := self._describe(scope)) is not None:
-                told = asyncio.to_thread(record, self._producer, act, seen, outcome, details)
-                await asyncio.shield(told)
+            recorded = True  # whoever is cancelled may have told
+            try:
+                if (act := self._describe(scope)) is not None:
+                    told = asyncio.to_thread(record, self._producer, act, seen, outcome, details)
+                    await asyncio.shield(told)
+            except Exception:
+                recorded = False
+                raise
 
         async def sending(message: Message) -> None:
             if not recorded and (status := _status(message)):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -43,18 +44,21 @@ class _Call:
         self._context = context
         # The name of a method that is served, not whatever a caller sent.
         self._seen = Seen(method.removeprefix("/"), method, datetime.now().astimezone())
+        self._lock = threading.Lock()  # whoever is cancelled leaves a thread that tells
         self.recorded = False
 
     def tell(self, error: BaseException | None = None) -> None:
         """Record the outcome, unless that was done."""
-        if self.recorded:
-            return
-        self.recorded = True
-        act = self._describe(self._seen.resource, self._request, self._context)
-        if act is not None:
-            code = _code(self._context)
-            details = {"code": code.name} | ({"error": type(error).__qualname__} if error else {})
-            record(self._producer, act, self._seen, _outcome(code, error), details)
+        with self._lock:
+            if self.recorded:
+                return
+            act = self._describe(self._seen.resource, self._request, self._context)
+            if act is not None:
+                code = _code(self._context)
+                error_of = {"error": type(error).__qualname__} if error else {}
+                details = {"code": code.name, **error_of}
+                record(self._producer, act, self._seen, _outcome(code, error), details)
+            self.recorded = True
 
 
 def _code(context: Any) -> grpc.StatusCode:

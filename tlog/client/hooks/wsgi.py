@@ -74,6 +74,7 @@ class _Request:
         self._start_response = start_response
         self._act: Act | None = None
         self._recorded = False
+        self._refusal: Exception | None = None
         self.status = 0
 
     def start(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
@@ -82,6 +83,7 @@ class _Request:
         write = self._start_response(status, headers, *exc_info)
         # The server took it: nothing of an answer before has left, though it may be recorded.
         self._act, self.status, self._recorded = act, int(status.split(" ", 1)[0]), False
+        self._refusal = None
 
         def writing(data: bytes) -> object:
             self.leaves()
@@ -102,17 +104,25 @@ class _Request:
 
     def closed(self) -> None:
         """Nothing follows."""
+        if self._refusal is not None:
+            return
         self.leaves()
         if not self._recorded:
             self._act = self._describe(self._environ)
             self._tell("unknown", NO_ANSWER)
 
     def _tell(self, outcome: str, details: dict[str, Any]) -> None:
+        if self._refusal is not None:  # the server has answered for it by now
+            raise self._refusal
         if self._recorded:
             return
+        try:
+            if self._act is not None:
+                record(self._producer, self._act, self._seen, outcome, details)
+        except Exception as refusal:
+            self._refusal = refusal
+            raise
         self._recorded = True
-        if self._act is not None:
-            record(self._producer, self._act, self._seen, outcome, details)
 
 
 class _Body:
