@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from itertools import pairwise
 from typing import Any, Final
+from unicodedata import normalize
 
 from tlog.audit.report import DROP, CountedBy, Figure, Report
 from tlog.log import InvalidRequest
@@ -192,7 +193,9 @@ def to_html(report: Report) -> str:
 
 def safe_cell(cell: str) -> str:
     """A cell of CSV that no spreadsheet takes for a formula: an apostrophe stands before one."""
-    return f"'{cell}" if cell.lstrip(" \n").startswith(_FORMULA) else cell
+    # A wide `=` begins one, too, where people write so.
+    first = normalize("NFKC", cell.lstrip(" \n")[:1])
+    return f"'{cell}" if first.startswith(_FORMULA) else cell
 
 
 def ranges(entries: Sequence[int]) -> str:

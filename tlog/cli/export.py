@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--outcome",
     default="",
+    metavar="[success|failure|denied|partial|unknown]",
     type=click.Choice(("", "success", "failure", "denied", "partial", "unknown")),
     help="Records with this outcome.",
 )

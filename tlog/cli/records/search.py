@@ -27,12 +27,13 @@ from tlog.cli.remote import Server, server_options
 @click.option(
     "--resource",
     default="",
-    help="Records of what was done to this; of accesses and the like with --subject only.",
+    help="Records of what was done to this; if it is over 128 people's, give --subject too.",
 )
 @click.option("--resource-type", default="", help="Records of what was done to such things.")
 @click.option(
     "--outcome",
     default="",
+    metavar="[success|failure|denied|partial|unknown]",
     type=click.Choice(("", "success", "failure", "denied", "partial", "unknown")),
     help="Records with this outcome.",
 )
