@@ -180,7 +180,7 @@ async def erased_as_nobody_ordered(
         A record and its erasure, by how that lies.
     """
     erased = {}
-    for number, lie in enumerate(("event_id", "approvers", "reason", "order")):
+    for number, lie in enumerate(("event_id", "approvers", "reason", "order", "nobody")):
         who = f"{lie}@example.com"
         draft = received(occurred_at=clock(), subjects=[{"id": who}])
         (index,) = indices(await records.accept([signed(draft, 9 + number, catalogue=BY)]))
@@ -192,6 +192,8 @@ async def erased_as_nobody_ordered(
                 claims["order"], order_id = before["order"], ""
             case "order":  # approved by whom?
                 pass
+            case "nobody":  # which is no lie
+                del claims["approvers"]
             case _:
                 claims["order"] = made.kept()
                 claims[lie] = ["ciso", "dpo", "shop"] if lie == "approvers" else "another"

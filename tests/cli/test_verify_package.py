@@ -77,6 +77,15 @@ def test_an_erasure(run: Run, files: Case, tmp_path: Path) -> None:
     assert "alice" not in text
 
 
+def test_an_erasure_that_nobody_ordered(run: Run, files: Case, tmp_path: Path) -> None:
+    """Whoever has the log's own key can destroy alone; whoever verifies is told that it was so."""
+    (tmp_path / "alone.zip").write_bytes(files.unordered["nobody"])
+    result = run("verify", "--policy", tmp_path / "policy", tmp_path / "alone.zip")
+    assert result.code == 0
+    told = "under request R-1, upon NO order of two approvers: it keeps none; that entry is proven"
+    assert f"{told}, and matched by its subject" in result.out.decode()
+
+
 def test_json(run: Run, files: Case, tmp_path: Path) -> None:
     result = run("verify", "--json", "--policy", tmp_path / "policy", tmp_path / "after.zip")
     one, two, verdict = map(json.loads, result.out.splitlines())

@@ -143,7 +143,9 @@ def _part(
         for disclosure in part.shown
     ]
     if gone is not None:
-        ordered = f", upon an order signed by {' and '.join(ordered_by)}" if ordered_by else ""
+        ordered = ", upon NO order of two approvers: it keeps none" if gone.request_id else ""
+        if ordered_by:
+            ordered = f", upon an order signed by {' and '.join(ordered_by)}"
         lines.append(f"  gone {of}: {told_gone(gone)}{ordered}; {_matched(gone, matched)}")
     elif part.hidden:
         lines.append(f"  hidden {of}: at most {part.hidden} claims")
