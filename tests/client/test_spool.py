@@ -268,6 +268,16 @@ def test_full_and_never_more_than_full(tmp_path: Path, monkeypatch: pytest.Monke
     spool.close()
 
 
+def test_what_was_set_aside_makes_room_when_somebody_removes_it(tmp_path: Path) -> None:
+    spool = opened(tmp_path, max_bytes=LEAST_BYTES)
+    spool.set_aside(bytes(LEAST_BYTES))
+    with pytest.raises(SpoolFull, match=r"refused\.jsonl 4194304\. .* remove it"):
+        put(spool, b"a record")
+    spool.refused.unlink()
+    assert put(spool, b"a record") == 1
+    spool.close()
+
+
 def test_a_disk_that_is_full_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = opened(tmp_path)
     put(spool, b"before")

@@ -238,10 +238,14 @@ class Spool:
 
     def _check_room(self, size: int) -> None:
         if self._used() + size > self.max_bytes:
+            self._refused_bytes = self.refused.stat().st_size if self.refused.exists() else 0
+        if self._used() + size > self.max_bytes:
+            aside = f", {self.refused.name} {self._refused_bytes}" if self._refused_bytes else ""
             raise SpoolFull(
                 f"the spool {self.directory} is full: {self._next - self._cursor} records wait, "
-                f"and its files have {self._used()} of {self.max_bytes} bytes. Bring the server "
-                "back, or raise max_bytes"
+                f"and its files have {self._used()} of {self.max_bytes} bytes{aside}. Bring the "
+                f"server back, {'deal with that and remove it, ' if aside else ''}or raise "
+                "max_bytes"
             )
 
     def _unwrite(self, segment: Segment) -> None:
