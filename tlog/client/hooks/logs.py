@@ -1,10 +1,12 @@
 """A handler for `logging`: what a program logs with `extra={"audit": {...}}` is recorded.
 
     logger.addHandler(AuditHandler(producer))
+    logger.setLevel(logging.INFO)
     logger.info("shown", extra={"audit": {"type": "access.read", "subject": customer,
                                           "purpose": "support"}})
 
-`audit` holds the arguments of `Producer.record`. The message of the log is not recorded.
+`audit` holds the arguments of `Producer.record`. The message of the log is not recorded. What the
+logger itself lets not pass never comes here: without a level of its own that is all below WARNING.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from tlog.client.producer import Producer
 
 
 class AuditHandler(logging.Handler):
-    """Records what is marked for it, whatever its level; all else passes by."""
+    """Records what is marked for it, of whatever level; all else passes by."""
 
     def __init__(self, producer: Producer) -> None:
         super().__init__()
