@@ -589,6 +589,20 @@ def test_a_commit_that_is_not_recorded_is_not_made(
         assert plain.query(Customer).count() == 3
 
 
+def test_a_connection_that_outlives_its_sessions_hears_of_none(
+    engine: sqlalchemy.Engine, audit: SessionAudit, told: Told
+) -> None:
+    with engine.connect() as connection, acting("support"):
+        for number in range(3):
+            with Session(connection) as session:
+                audit.listen(session)
+                session.add(Customer(email=f"x{number}@example.com"))
+                (session.rollback, session.commit)[number % 2]()
+                session.get(Product, 1)
+        assert not [*connection.dispatch.commit, *connection.dispatch.prepare_twophase]
+    assert brief(told()) == [wrote("insert", "x1")]
+
+
 @pytest.mark.parametrize("again", [True, False])
 def test_a_commit_of_which_a_part_is_not_recorded(
     sessions: sessionmaker[Session], engine: sqlalchemy.Engine, told: Told, *, again: bool

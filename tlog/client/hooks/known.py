@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -43,7 +42,7 @@ class State:
         changes: what was flushed since the last commit.
         told: what is recorded and not known to be committed.
         committing: whether the database is about to commit.
-        connections: whose commits are heard.
+        heard: of which connections the commits are, and by what.
     """
 
     fresh: list[Any] = field(default_factory=list)
@@ -52,7 +51,7 @@ class State:
     changes: list[Change] = field(default_factory=list)
     told: list[Change] = field(default_factory=list)
     committing: bool = False
-    connections: weakref.WeakSet[Connection] = field(default_factory=weakref.WeakSet)
+    heard: dict[Connection, Callable[..., None]] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:

@@ -44,7 +44,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Table, event, inspect
 from sqlalchemy.engine import ChunkedIteratorResult, Connection, IteratorResult
@@ -76,6 +76,7 @@ from tlog.client.producer import Producer
 # Which class, and in which column of a row its subject is.
 _Columns = list[tuple["Watched", int | None]]
 
+_COMMITS: Final = ("commit", "prepare_twophase")
 _acting: ContextVar[Mapping[str, Any] | None] = ContextVar("tlog_acting", default=None)
 
 T = TypeVar("T")
@@ -387,10 +388,10 @@ class SessionAudit:
             if state.changes:
                 self._record(state)
 
-        if connection not in state.connections:
-            state.connections.add(connection)
-            event.listen(connection, "commit", commits)
-            event.listen(connection, "prepare_twophase", commits)
+        if connection not in state.heard:
+            state.heard[connection] = commits
+            for name in _COMMITS:
+                event.listen(connection, name, commits)
 
     def _commit(self, session: Session) -> None:
         if session.get_nested_transaction() is None:  # or it is of a savepoint, as it seems
@@ -430,6 +431,10 @@ class SessionAudit:
             # What a savepoint has committed is its parent's by now.
             state.changes = [each for each in state.changes if each.within is not transaction]
             return
+        for connection, commits in state.heard.items():  # which may outlive the session
+            for name in _COMMITS:
+                event.remove(connection, name, commits)
+        state.heard.clear()
         told, state.told = state.told, []
         state.changes, state.committing = [], False
         for some in grouped(told):
