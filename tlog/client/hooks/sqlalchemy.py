@@ -31,7 +31,8 @@ process leaves a record of what it was about to commit.
 Before statements that update or delete many rows, it is asked whose these are. Not seen: SQL as
 text, and what goes past the session: a connection's own statements, `bulk_save_objects`, triggers
 and cascades of the database. Where a table's `info` declares, the bare tables of derived classes
-are seen only if theirs does, too.
+are seen only if theirs does, too. With AUTOCOMMIT as its isolation level the database commits each
+statement by itself, before its record: use another one.
 """
 
 from __future__ import annotations
