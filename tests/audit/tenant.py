@@ -11,7 +11,8 @@ from typing import Any
 from tests.audit.producer import CATALOGUE, SHOP, TENANT, signer_of
 from tlog.audit import Draft
 from tlog.audit.indexer import indexing
-from tlog.audit.records import Outcome, Recorded, Records
+from tlog.audit.intake import Outcome, Recorded
+from tlog.audit.records import Records
 from tlog.audit.vault import Vault
 from tlog.log import Log, LogConfig, create_log
 from tlog.notes import Signer

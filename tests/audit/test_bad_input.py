@@ -8,7 +8,7 @@ from tests.audit.bad_input import BAD, BOB, acquaint, everything
 from tests.audit.producer import access, received, signed
 from tests.audit.tenant import NOW, indices, tenant
 from tlog.audit import EventRefused
-from tlog.audit.records import Recorded
+from tlog.audit.intake import Recorded
 
 
 async def test_refused_with_the_reason_and_nothing_stored(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.audit.producer import access, merged, signed
 from tests.audit.tenant import indices, opened, tenant, values
 from tlog.audit.index import DIRECTORY
 from tlog.audit.indexer import Indexer, reindex
+from tlog.audit.intake import Outcome
 from tlog.audit.records import Records
 from tlog.audit.search import Query, find
 from tlog.log import Log
@@ -118,10 +119,10 @@ def _slow(at: Callable[[str], Any], loop: asyncio.AbstractEventLoop) -> None:
 
         return placed()
 
-    async def commits(records: Records, *given: Any) -> Sequence[int]:
-        placed = await commit(records, *given)
+    async def commits(records: Records, *given: Any) -> list[Outcome]:
+        outcomes = await commit(records, *given)
         await at("before the answer")
-        return placed
+        return outcomes
 
     for owner, name, made in (
         (SealedStore, "sync", syncs_vault),

@@ -18,7 +18,8 @@ from tests.audit.tenant import indices, opened
 from tests.audit.test_expiry import START, Clock, passed
 from tlog.audit import Catalogue, Draft, EventRefused, strays
 from tlog.audit.expiry import months_before
-from tlog.audit.records import Recorded, Records
+from tlog.audit.intake import Recorded
+from tlog.audit.records import Records
 
 MONTHS = {"short": 12, "long": 36}
 Version = tuple[str, int]

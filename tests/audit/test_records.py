@@ -24,8 +24,9 @@ from tests.audit.tenant import (
     values,
 )
 from tlog.audit import Draft, EventRefused, TokenClass
+from tlog.audit.intake import Recorded
 from tlog.audit.orders import read_order
-from tlog.audit.records import Recorded, Records
+from tlog.audit.records import Records
 from tlog.audit.sdjwt import disclose, split
 from tlog.audit.times import format_time
 from tlog.audit.tokens import make_token

@@ -18,7 +18,8 @@ from tlog.audit import EventRefused
 from tlog.audit import round as rounds
 from tlog.audit.claims import MAX_INTEGER
 from tlog.audit.erasing import submit
-from tlog.audit.records import Recorded, Records
+from tlog.audit.intake import Recorded
+from tlog.audit.records import Records
 from tlog.audit.round import Round
 from tlog.audit.vault import FAMILIES, Sealing
 

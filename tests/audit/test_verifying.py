@@ -15,7 +15,7 @@ import pytest
 from tests.audit.producer import CATALOGUE, TENANT, access, signed, signer_of
 from tests.audit.tenant import LOG, TILL, opened, tenant
 from tlog.audit import Draft, EventRefused, sign_event
-from tlog.audit.records import Outcome, Recorded
+from tlog.audit.intake import Outcome, Recorded
 from tlog.audit.sdjwt import join, split
 from tlog.audit.verifying import CHUNK, Verifiers
 

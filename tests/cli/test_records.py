@@ -20,8 +20,8 @@ from tlog.audit import (
     rotation,
     sign_event,
 )
+from tlog.audit.intake import Recorded
 from tlog.audit.jws import parse_jws
-from tlog.audit.records import Recorded
 from tlog.audit.tenancy import RecordsConfig, recording
 from tlog.log import Log, LogConfig, create_log
 from tlog.notes import Algorithm, Signer, load_signer, save_signer

@@ -17,7 +17,8 @@ from tests.audit.producer import ALICE, CATALOGUE, SHOP, TENANT, signer_of
 from tests.audit.tenant import opened, registration, tenant, types, values
 from tests.client.audit_server import key_file, producer, until
 from tlog.audit import EventRefused, open_event, rotation
-from tlog.audit.records import Outcome, Records
+from tlog.audit.intake import Outcome
+from tlog.audit.records import Records
 from tlog.client import Producer, Refusal
 from tlog.serve.records_metrics import RecordsMetrics
 from tlog.v1 import audit_pb2 as pb

@@ -20,7 +20,7 @@ from tests.audit.bad_input import BAD, acquaint, everything
 from tests.audit.producer import PAYLOAD, SHOP, access, received, signed, signer_of
 from tests.audit.tenant import NOW, tenant
 from tests.serve.test_log_service import details_of
-from tlog.audit import records as records_module
+from tlog.audit import intake
 from tlog.audit.jws import sign_jws
 from tlog.audit.records import Records
 from tlog.audit.sdjwt import MAX_SD_JWT_SIZE, join
@@ -165,11 +165,11 @@ async def test_whole_requests_that_are_refused(
 async def test_too_many_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
-    monkeypatch.setattr(records_module, bound, most)
+    monkeypatch.setattr(intake, bound, most)
     async with served(tmp_path) as (stub, _, records):
         async with records._exclusive:  # no round begins
             first = asyncio.ensure_future(record(stub, signed(access(), 1)))
-            while not records._pending:
+            while not records._intake:
                 await asyncio.sleep(0.001)
             events = [signed(access(), seq) for seq in range(2, 12)]
             error = await refused(record(stub, *events))
@@ -177,7 +177,7 @@ async def test_too_many_wait(
         assert details_of(error)["RetryInfo"].retry_delay.ToSeconds() == 1
         assert await first == [{"index": 2}]
         assert [each["index"] for each in await record(stub, *events)] == list(range(3, 13))
-        assert records._pending == records._pending_bytes == 0
+        assert records._intake._pending == records._intake._pending_bytes == 0
 
 
 async def test_not_known_what_was_taken_is_unavailable(tmp_path: Path) -> None:

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -26,6 +23,7 @@ from tlog.audit.docket import Docket
 from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.event import Draft
 from tlog.audit.expiry import carry_out
+from tlog.audit.intake import Batch, Intake, Outcome, Recorded
 from tlog.audit.orders import DEFAULT_LIMITS, Limits
 from tlog.audit.rebuild import State, load_state, replay
 from tlog.audit.round import Counters, Placed, Round
@@ -34,7 +32,7 @@ from tlog.audit.stored import StoredRecord, read_stored
 from tlog.audit.tokens import canonical
 from tlog.audit.vault import Vault
 from tlog.audit.verifying import Verifiers
-from tlog.log import Log, LogError, Overloaded, Unavailable
+from tlog.log import Log, LogError, Unavailable
 from tlog.notes import Signer, VerifierKey
 from tlog.store import StoreError
 
@@ -43,9 +41,6 @@ if TYPE_CHECKING:
 
 ROUND_EVENTS = 1024
 """Events of one round: they keep the event loop for some 100 ms, in steps of a few."""
-MAX_PENDING = 1 << 16
-MAX_PENDING_BYTES = 128 << 20
-"""Of the events that wait; whatever their number, one call is taken when nobody waits."""
 SNAPSHOT_EVERY = 4096
 """Entries between two snapshots: what a start reads again, and verifies again."""
 # An event may bring four records of the log's own with it: a conflict, a repeat, a clock, and that
@@ -54,32 +49,6 @@ _PER_EVENT = 5
 _STEP = 32
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """Where an event stands.
-
-    Attributes:
-        index: of its entry; of the first one, if it had been recorded before.
-        duplicate: whether it had been.
-        conflict: whether another event with its id had been: both are in the log now.
-    """
-
-    index: int
-    duplicate: bool = False
-    conflict: bool = False
-
-
-Outcome = Recorded | EventRefused
-
-
-@dataclass(slots=True)
-class _Call:
-    events: Sequence[str | Draft]
-    answered: asyncio.Future[list[Outcome]]
-    outcomes: list[Outcome] = field(default_factory=list)
-    taken: int = 0
 
 
 class Records:
@@ -127,9 +96,6 @@ class Records:
         self.workers = verifiers
         self.clock = clock
         self._state: State | None = None
-        self._calls: deque[_Call] = deque()
-        self._pending = 0
-        self._pending_bytes = 0
         self._wake = asyncio.Event()
         self.grew = asyncio.Event()
         self.index: Indexer | None = None
@@ -137,9 +103,10 @@ class Records:
         self._shredding = asyncio.Lock()
         self.deeds = Deeds()
         self._closing = False
-        self._round_events = min(ROUND_EVENTS, log.config.max_batch_entries // _PER_EVENT)
-        if not self._round_events:
+        at_once = min(ROUND_EVENTS, log.config.max_batch_entries // _PER_EVENT)
+        if not at_once:
             raise AuditError(f"max_batch_entries of the log is under {_PER_EVENT}: raise it")
+        self._intake = Intake(at_once)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -232,87 +199,43 @@ class Records:
             raise Unavailable("the records layer is shutting down")
         if not events:
             return []
-        size = sum(len(event) for event in events if isinstance(event, str))
-        if self._pending and (
-            self._pending + len(events) > MAX_PENDING
-            or self._pending_bytes + size > MAX_PENDING_BYTES
-        ):
-            raise Overloaded(f"{self._pending} events wait: come back later", retry_after=1.0)
-        call = _Call(events, asyncio.get_running_loop().create_future())
-        # Whoever gives up does not take its events back.
-        call.answered.add_done_callback(partial(self._answered, size))
-        self._pending += len(events)
-        self._pending_bytes += size
-        self._calls.append(call)
+        answered = self._intake.add(events)
         self._wake.set()
-        return await asyncio.shield(call.answered)
-
-    def _answered(self, size: int, done: asyncio.Future[list[Outcome]]) -> None:
-        self._pending_bytes -= size
-        # A call whose caller has gone away may fail unheard.
-        if not done.cancelled():
-            done.exception()
+        # Whoever gives up does not take its events back.
+        return await asyncio.shield(answered)
 
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._calls:
+            while self._intake:
                 async with self._exclusive:
-                    await self._one_round(self._take())
-            if self._closing and not self._calls:
+                    await self._one_round(self._intake.take())
+            if self._closing:
                 self._save()
                 return
 
-    def _take(self) -> list[tuple[_Call, int]]:
-        """The calls of the next round, each with how many of its events are in it."""
-        room, taken = self._round_events, []
-        while room and self._calls:
-            call = self._calls[0]
-            count = min(room, len(call.events) - call.taken)
-            taken.append((call, count))
-            room -= count
-            if call.taken + count == len(call.events):
-                self._calls.popleft()
-            else:
-                break
-        return taken
-
-    async def _one_round(self, taken: list[tuple[_Call, int]]) -> None:
+    async def _one_round(self, batch: Batch) -> None:
+        """From verification to answer. The steps are numbered as in `__init__`."""
         try:
-            outcomes = await self._execute(
-                [e for call, n in taken for e in call.events[call.taken : call.taken + n]]
-            )
+            this = self._round(await self._current())
+            await self._take_all(this, batch)  # steps 1 and 2
+            outcomes = await self._commit(this)
         except (AuditError, LogError, StoreError) as error:
-            self._fail(taken, error)
+            known = error if isinstance(error, LogError) else Unavailable(f"not recorded: {error}")
+            self._intake.fail(batch, known)
         except BaseException as error:
             self._state = None
-            self._fail(taken, Unavailable("internal error: not known to be recorded"))
+            refusal = Unavailable("internal error: not known to be recorded")
+            self._intake.fail(batch, refusal)
             if not isinstance(error, Exception):
                 raise
             _log.critical("a round of records failed", tenant=self.tenant, exc_info=error)
         else:
-            answers = iter(outcomes)
-            for call, count in taken:
-                call.outcomes += [next(answers) for _ in range(count)]
-                call.taken += count
-                self._pending -= count
-                if call.taken == len(call.events) and not call.answered.done():
-                    call.answered.set_result(call.outcomes)
+            self._intake.answer(batch, outcomes)
 
-    def _fail(self, taken: list[tuple[_Call, int]], error: Exception) -> None:
-        refusal = error if isinstance(error, LogError) else Unavailable(f"not recorded: {error}")
-        for call, _ in taken:
-            if self._calls and self._calls[0] is call:
-                self._calls.popleft()
-            self._pending -= len(call.events) - call.taken
-            if not call.answered.done():
-                call.answered.set_exception(refusal)
-
-    async def _execute(self, events: Sequence[str | Draft]) -> list[Outcome]:
-        """One round, from verification to answer. The steps are numbered as in `__init__`."""
-        state = await self._current()
-        this = Round(
+    def _round(self, state: State) -> Round:
+        return Round(
             state,
             self.vault,
             self._signer,
@@ -321,24 +244,27 @@ class Records:
             now=self.clock(),
             max_leaf=self.log.config.max_entry_size,
         )
-        await self._take_all(this, events)  # steps 1 and 2
+
+    async def _take_all(self, this: Round, batch: Batch) -> None:
+        batch.begin(this, self.workers)
+        taken = 0
+        async for event, verified in batch.events():
+            this.take(event, verified)
+            taken += 1
+            if taken % _STEP == 0:
+                await asyncio.sleep(0)
+                if self.workers is not None:
+                    self._intake.look_ahead(this, self.workers)
+
+    async def _commit(self, this: Round) -> list[Outcome]:
+        """Make a round durable."""
         placed: Sequence[int] = ()
         if this.gathered.leaves:
-            placed = await self._commit(this)
+            placed = await self._place(this)
         this.count(self.counters)
         return [_outcome(each, placed) for each in this.outcomes]
 
-    async def _take_all(self, this: Round, events: Sequence[str | Draft]) -> None:
-        parsed = [this.parse(event) for event in events]
-        claims = [this.claim(event) for event in parsed] if self.workers else []
-        checks = self.workers.start(claims) if self.workers else None
-        for i, event in enumerate(parsed):
-            right = checks is not None and await checks.right(i)
-            this.take(event, claims[i] if right else None)
-            if i % _STEP == _STEP - 1:
-                await asyncio.sleep(0)
-
-    async def _commit(self, this: Round) -> Sequence[int]:
+    async def _place(self, this: Round) -> Sequence[int]:
         store, loop = self.vault.store, asyncio.get_running_loop()
         # Whatever fails from here on: what became of it is read from the disk, before the next.
         state, self._state = this.state, None
@@ -411,7 +337,9 @@ class Records:
             LogError, StoreError, AuditError: it is not known what is recorded. What is, is done
                 before anything else is recorded, after a restart too.
         """
-        (outcome,) = await self._execute([draft])
+        this = self._round(await self._current())
+        this.take(draft)
+        (outcome,) = await self._commit(this)
         if isinstance(outcome, EventRefused):
             raise outcome
         if (state := self._state) is not None:

@@ -22,7 +22,7 @@ from tlog.serve.tenants import Tenants
 from tlog.v1 import audit_pb2 as pb
 
 if TYPE_CHECKING:
-    from tlog.audit.records import Outcome
+    from tlog.audit.intake import Outcome
     from tlog.audit.stored import StoredRecord
 
 AUDIT_REFUSALS: Final = (*REFUSALS, AuditError)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from tlog.audit import Draft, default_catalogue, sign_event
 from tlog.audit.indexer import indexing
-from tlog.audit.records import Recorded, Records
+from tlog.audit.intake import Recorded
+from tlog.audit.records import Records
 from tlog.audit.vault import Vault
 from tlog.audit.verifying import Verifiers
 from tlog.log import Log, LogConfig, create_log
@@ -20,6 +22,7 @@ from tools.bench.table import Row
 
 BATCH = 1024
 BATCHES = 8
+IN_FLIGHT = 2
 SUBJECTS = 500
 TENANT = "bench"
 
@@ -90,12 +93,22 @@ async def measure(directory: Path, rounds: int) -> list[Row]:
     with Verifiers(1) as verifiers:
         alone = await _measure(directory / "alone", rounds, None)
         beside = await _measure(directory / "beside", rounds, verifiers)
-    what = f"records verified, sealed, stored and indexed, batches of {BATCH}"
+    what = (
+        f"records verified, sealed, stored and indexed, batches of {BATCH}, {IN_FLIGHT} in flight"
+    )
     return [
         replace(base, rate=statistics.median(base for _, base in alone + beside)),
         _row(f"{what}, all in one process", alone, ""),
         _row(f"{what}, a second process verifies", beside, "0.60"),
     ]
+
+
+async def _send(records: Records, batches: Iterator[list[str]]) -> None:
+    """Send what batches are left, one after the other."""
+    for batch in batches:
+        outcomes = await records.accept(batch)
+        if not all(isinstance(outcome, Recorded) for outcome in outcomes):
+            raise RuntimeError(f"refused: {outcomes[0]}")
 
 
 def _row(what: str, measured: list[tuple[float, float]], goal: str) -> Row:
@@ -119,10 +132,8 @@ async def _measure(
             await records.accept(signed[:BATCH])  # all processes are up from here on
             before = verifications_per_second(producer)
             begin = time.perf_counter()
-            for at in range(BATCH, len(signed), BATCH):
-                outcomes = await records.accept(signed[at : at + BATCH])
-                if not all(isinstance(outcome, Recorded) for outcome in outcomes):
-                    raise RuntimeError(f"refused: {outcomes[0]}")
+            rest = iter([signed[at : at + BATCH] for at in range(BATCH, len(signed), BATCH)])
+            await asyncio.gather(*[_send(records, rest) for _ in range(IN_FLIGHT)])
             await indexed(records)
             rate = BATCH * BATCHES / (time.perf_counter() - begin)
             measured.append((rate, (before + verifications_per_second(producer)) / 2))

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tlog.audit import Draft, default_catalogue, sign_event
+from tlog.audit.intake import Recorded
 from tlog.audit.reading import Access, Caller
-from tlog.audit.records import Recorded, Records
+from tlog.audit.records import Records
 from tlog.audit.search import Query, search
 from tlog.audit.verifying import Verifiers
 from tlog.notes import Algorithm, Signer

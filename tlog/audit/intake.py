@@ -1,0 +1,169 @@
+"""What waits to be recorded: calls, and batches of their events on the way to a round.
+
+A batch is begun while the round before it goes on: its signatures are verified in other processes
+then. What was seen of it by that time is looked at again in its own round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from tlog.audit.errors import EventRefused
+from tlog.audit.event import Draft
+from tlog.audit.verifying import Checks, Claim, Verifiers
+from tlog.log import LogError, Overloaded
+
+if TYPE_CHECKING:
+    from tlog.audit.round import Incoming, Round
+
+MAX_PENDING: Final = 1 << 16
+MAX_PENDING_BYTES: Final = 128 << 20
+"""Of the events that wait; whatever their number, one call is taken when nobody waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Where an event stands.
+
+    Attributes:
+        index: of its entry; of the first one, if it had been recorded before.
+        duplicate: whether it had been.
+        conflict: whether another event with its id had been: both are in the log now.
+    """
+
+    index: int
+    duplicate: bool = False
+    conflict: bool = False
+
+
+Outcome = Recorded | EventRefused
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """Events that were sent together; `taken` of them are in batches."""
+
+    events: Sequence[str | Draft]
+    answered: asyncio.Future[list[Outcome]]
+    outcomes: list[Outcome] = field(default_factory=list)
+    taken: int = 0
+
+
+class Batch:
+    """Events of one round: of each call, in turn, some."""
+
+    def __init__(self, slices: Sequence[tuple[_Call, Sequence[str | Draft]]]) -> None:
+        self.slices = slices
+        self._begun = False
+        self._parsed: list[Incoming | EventRefused] = []
+        self._claims: list[Claim | None] = []
+        self._checks: Checks | None = None
+
+    def begin(self, this: Round, workers: Verifiers | None) -> None:
+        """Take the events apart, and have their signatures verified; once is enough.
+
+        Args:
+            this: a round, this one's or the one before: it knows the keys.
+            workers: processes that verify; without them each event is verified when it is taken.
+        """
+        if self._begun:
+            return
+        self._begun = True
+        self._parsed = [this.parse(event) for _, events in self.slices for event in events]
+        if workers is not None:
+            self._claims = [this.claim(event) for event in self._parsed]
+            self._checks = workers.start(self._claims)
+
+    async def events(self) -> AsyncIterator[tuple[Incoming | EventRefused, Claim | None]]:
+        """The events, each with its claim if that is known to be right."""
+        for i, event in enumerate(self._parsed):
+            right = self._checks is not None and await self._checks.right(i)
+            yield event, self._claims[i] if right else None
+
+
+class Intake:
+    """The calls that wait, in order, and the batch that is begun ahead of its round."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._calls: deque[_Call] = deque()
+        self._ahead: Batch | None = None
+        self._pending = 0
+        self._pending_bytes = 0
+
+    def __bool__(self) -> bool:
+        return self._ahead is not None or bool(self._calls)
+
+    def add(self, events: Sequence[str | Draft]) -> asyncio.Future[list[Outcome]]:
+        """Have events wait for a round.
+
+        Raises:
+            Overloaded: too many do.
+        """
+        size = sum(len(event) for event in events if isinstance(event, str))
+        if self._pending and (
+            self._pending + len(events) > MAX_PENDING
+            or self._pending_bytes + size > MAX_PENDING_BYTES
+        ):
+            raise Overloaded(f"{self._pending} events wait: come back later", retry_after=1.0)
+        call = _Call(events, asyncio.get_running_loop().create_future())
+        call.answered.add_done_callback(partial(self._answered, size))
+        self._pending += len(events)
+        self._pending_bytes += size
+        self._calls.append(call)
+        return call.answered
+
+    def _answered(self, size: int, done: asyncio.Future[list[Outcome]]) -> None:
+        self._pending_bytes -= size
+        # A call whose caller has gone away may fail unheard.
+        if not done.cancelled():
+            done.exception()
+
+    def take(self) -> Batch:
+        """The next batch."""
+        if (batch := self._ahead) is not None:
+            self._ahead = None
+            return batch
+        room, slices = self._at_once, []
+        while room and self._calls:
+            call = self._calls[0]
+            events = call.events[call.taken : call.taken + room]
+            slices.append((call, events))
+            call.taken += len(events)
+            room -= len(events)
+            if call.taken == len(call.events):
+                self._calls.popleft()
+        return Batch(slices)
+
+    def look_ahead(self, this: Round, workers: Verifiers) -> None:
+        """Begin the batch after this round's, if there is one yet."""
+        if self._ahead is None and self._calls:
+            batch = self.take()
+            batch.begin(this, workers)
+            self._ahead = batch
+
+    def answer(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+        """Say what became of a batch, to those whose events are all done."""
+        rest = iter(outcomes)
+        for call, events in batch.slices:
+            call.outcomes += islice(rest, len(events))
+            self._pending -= len(events)
+            if len(call.outcomes) == len(call.events) and not call.answered.done():
+                call.answered.set_result(call.outcomes)
+
+    def fail(self, batch: Batch, refusal: LogError) -> None:
+        """Refuse a batch, and what is begun: some of it may be of the same calls."""
+        ahead, self._ahead = self._ahead, None
+        slices = [*batch.slices, *(ahead.slices if ahead is not None else ())]
+        for call in dict.fromkeys(call for call, _ in slices):
+            if self._calls and self._calls[0] is call:
+                self._calls.popleft()
+            self._pending -= len(call.events) - len(call.outcomes)
+            if not call.answered.done():
+                call.answered.set_exception(refusal)
