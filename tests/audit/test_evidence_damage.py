@@ -114,7 +114,7 @@ def test_whom_an_erasure_took_nobody_can_tell_from_tokens_of_other_keys() -> Non
     def remade(*indices: int, **values: Any) -> list[Record]:
         made = []
         for record in records:
-            tokens = [replace(token, **values) for token in record.leaf.tokens]
+            tokens = [token._replace(**values) for token in record.leaf.tokens]
             moved = replace(record, leaf=replace(record.leaf, tokens=tokens))
             made.append(moved if record.index in indices else record)
         return made

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import json
 import shutil
 import sqlite3
 import time
@@ -33,7 +32,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Final
 
-from tlog.audit.codec import decode_base64url
+from tlog.audit.codec import decode_base64url, load_json
 from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.leaf import parse_leaf
 from tlog.audit.times import parse_time
@@ -92,11 +91,8 @@ _INSERT_PAIR: Final = (
     "INSERT OR IGNORE INTO pairs "
     "SELECT ?, kind FROM kinds WHERE type = ? AND producer = ? AND outcome = ?"
 )
-_INSERT_RECORD: Final = (
-    "INSERT INTO records VALUES (?, ?, "  # noqa: S608
-    "(SELECT kind FROM kinds WHERE type = ? AND producer = ? AND outcome = ?), "
-    f"{_marks(_ALSO)})"
-)
+_SELECT_KIND: Final = "SELECT kind FROM kinds WHERE type = ? AND producer = ? AND outcome = ?"
+_INSERT_RECORD: Final = f"INSERT INTO records VALUES (?, ?, ?, {_marks(_ALSO)})"  # noqa: S608
 _INSERT_NAMED: Final = "INSERT OR IGNORE INTO tokens VALUES (?, ?, ?)"
 
 Place = tuple[int, int]
@@ -201,26 +197,30 @@ class Index:
         """
         if begin != self.size:
             raise IndexDamaged(f"{self._path} has {self.size} entries, not {begin}")
-        records: list[tuple[Any, ...]] = []
+        records: list[tuple[int, int, tuple[str, ...], tuple[Any, ...]]] = []
         tokens: list[tuple[str, int, int]] = []
         kinds: set[tuple[str, ...]] = set()
         pairs: set[tuple[str, ...]] = set()
         for index, entry in enumerate(entries, begin):
-            with contextlib.suppress(EventRefused, LookupError, ValueError):
+            try:
                 at, kind, columns, listed = _read(entry)
-                records.append((index, at, *kind, *columns))
-                tokens += [(token, at, index) for token in listed]
-                kinds.add(kind)
-                if (sort := columns[_SORT]) is not None:
-                    pairs.add((sort, *kind))
+            except (EventRefused, LookupError, ValueError):
+                continue
+            records.append((index, at, kind, columns))
+            tokens += [(token, at, index) for token in listed]
+            kinds.add(kind)
+            if (sort := columns[_SORT]) is not None:
+                pairs.add((sort, *kind))
         size = begin + len(entries)
         with self._errors(), self._writer as writer:
-            counts = [
+            made = [max(writer.executemany(_INSERT_KIND, kinds).rowcount, 0)]
+            number = {kind: writer.execute(_SELECT_KIND, kind).fetchone()[0] for kind in kinds}
+            rows = [(index, at, number[kind], *columns) for index, at, kind, columns in records]
+            counts = made + [
                 max(writer.executemany(statement, rows).rowcount, 0)
                 for statement, rows in (
-                    (_INSERT_KIND, kinds),
                     (_INSERT_PAIR, pairs),
-                    (_INSERT_RECORD, records),
+                    (_INSERT_RECORD, rows),
                     (_INSERT_NAMED, tokens),
                 )
             ]
@@ -429,7 +429,7 @@ def _read(entry: bytes) -> tuple[int, tuple[str, ...], tuple[Any, ...], list[str
     Neither its signature nor its form is checked again: the log takes nothing in without.
     """
     leaf = parse_leaf(entry)
-    payload = json.loads(decode_base64url(leaf.jws.split(".")[1], field="payload"))
+    payload = load_json(decode_base64url(leaf.jws.split(".")[1], field="payload"), field="payload")
     at = microseconds(parse_time(payload["occurred_at"], field="occurred_at"))
     actors = [token.value for token in leaf.tokens if token.field == "actor"]
     listed = [token.value for token in leaf.tokens if token.field != "actor"]

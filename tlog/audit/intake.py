@@ -1,7 +1,8 @@
 """What waits to be recorded: calls, and batches of their events on the way to a round.
 
 A batch is begun while the round before it goes on: its signatures are verified in other processes
-then. What was seen of it by that time is looked at again in its own round.
+then, and its events read while the disk is waited for. That decides nothing: what an event says is
+the same whatever came before, and whether its key is valid is asked in its own round.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tlog.audit.errors import EventRefused
 from tlog.audit.event import Draft
+from tlog.audit.round import Incoming, Round, Seen
 from tlog.audit.verifying import Checks, Claim, Verifiers
 from tlog.log import LogError, Overloaded
-
-if TYPE_CHECKING:
-    from tlog.audit.round import Incoming, Round
 
 MAX_PENDING: Final = 1 << 16
 MAX_PENDING_BYTES: Final = 128 << 20
 """Of the events that wait; whatever their number, one call is taken when nobody waits."""
+_STEP: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,10 @@ class Batch:
     def __init__(self, slices: Sequence[tuple[_Call, Sequence[str | Draft]]]) -> None:
         self.slices = slices
         self._begun = False
-        self._parsed: list[Incoming | EventRefused] = []
-        self._claims: list[Claim | None] = []
+        self._parsed: deque[tuple[Incoming | EventRefused, Claim | None]] = deque()
         self._checks: Checks | None = None
+        self._seen: deque[tuple[Incoming | EventRefused, Seen | None]] = deque()
+        self._read = 0
 
     def begin(self, this: Round, workers: Verifiers | None) -> None:
         """Take the events apart, and have their signatures verified; once is enough.
@@ -75,16 +76,37 @@ class Batch:
         if self._begun:
             return
         self._begun = True
-        self._parsed = [this.parse(event) for _, events in self.slices for event in events]
+        parsed = [this.parse(event) for _, events in self.slices for event in events]
+        claims: list[Claim | None] = [None] * len(parsed)
         if workers is not None:
-            self._claims = [this.claim(event) for event in self._parsed]
-            self._checks = workers.start(self._claims)
+            claims = [this.claim(event) for event in parsed]
+            self._checks = workers.start(claims)
+        self._parsed.extend(zip(parsed, claims, strict=True))
 
-    async def events(self) -> AsyncIterator[tuple[Incoming | EventRefused, Claim | None]]:
-        """The events, each with its claim if that is known to be right."""
-        for i, event in enumerate(self._parsed):
-            right = self._checks is not None and await self._checks.right(i)
-            yield event, self._claims[i] if right else None
+    async def read_ahead(self, this: Round) -> bool:
+        """Read some more events whose signatures are right; False if there is nothing to do now."""
+        count = min(_STEP, len(self._parsed))
+        if self._checks is None or not count or not self._checks.done(self._read + count - 1):
+            return False
+        for _ in range(count):
+            self._seen.append(await self._next(this))
+        await asyncio.sleep(0)
+        return True
+
+    async def events(
+        self, this: Round
+    ) -> AsyncIterator[tuple[Incoming | EventRefused, Seen | None]]:
+        """The events, and what was seen of each whose signature is known to be right."""
+        while self._seen or self._parsed:
+            yield self._seen.popleft() if self._seen else await self._next(this)
+
+    async def _next(self, this: Round) -> tuple[Incoming | EventRefused, Seen | None]:
+        event, claim = self._parsed.popleft()
+        right = self._checks is not None and await self._checks.right(self._read)
+        self._read += 1
+        if right and claim is not None and isinstance(event, tuple):
+            return event, Seen(claim, this.read(*event))
+        return event, None
 
 
 class Intake:
@@ -147,6 +169,10 @@ class Intake:
             batch = self.take()
             batch.begin(this, workers)
             self._ahead = batch
+
+    async def read_ahead(self, this: Round) -> bool:
+        """Go on with that batch; False if there is nothing to do now."""
+        return self._ahead is not None and await self._ahead.read_ahead(this)
 
     def answer(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
         """Say what became of a batch, to those whose events are all done."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -47,6 +47,8 @@ SNAPSHOT_EVERY = 4096
 # somebody is enrolled again.
 _PER_EVENT = 5
 _STEP = 32
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -248,8 +250,8 @@ class Records:
     async def _take_all(self, this: Round, batch: Batch) -> None:
         batch.begin(this, self.workers)
         taken = 0
-        async for event, verified in batch.events():
-            this.take(event, verified)
+        async for event, seen in batch.events(this):
+            this.take(event, seen)
             taken += 1
             if taken % _STEP == 0:
                 await asyncio.sleep(0)
@@ -270,9 +272,9 @@ class Records:
         state, self._state = this.state, None
         gathered = this.gathered
         store.write([*gathered.sealing.puts, *this.marks()])  # step 3
-        await loop.run_in_executor(None, store.sync)
+        await self._meanwhile(this, loop.run_in_executor(None, store.sync))
         gathered.sealing.done()
-        placed = await self.log.sequencer.submit(gathered.leaves)  # step 4
+        placed = await self._meanwhile(this, self.log.sequencer.submit(gathered.leaves))  # step 4
         state.registry, state.size = gathered.registry, placed[-1] + 1
         store.write(this.unmarks(placed))  # step 5
         for place, record in gathered.obliging:
@@ -282,6 +284,14 @@ class Records:
         self._state = state
         self.grew.set()
         return placed
+
+    async def _meanwhile(self, this: Round, waiting: Awaitable[T]) -> T:
+        """Read ahead until something is done."""
+        done = asyncio.ensure_future(waiting)
+        while not done.done():
+            if not await self._intake.read_ahead(this):
+                break
+        return await done
 
     async def _recover(self) -> State:
         """Bring the vault to where the log is."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -79,6 +79,13 @@ class Placed:
     conflict: bool = False
 
 
+class Seen(NamedTuple):
+    """What is known of an event before it is taken: its right signature, and what it says."""
+
+    claim: Claim
+    read: Event | EventRefused
+
+
 class Round:
     """Takes events one by one. All of them come in at one time, `now`."""
 
@@ -128,27 +135,32 @@ class Round:
             return None
         return Claim(key.name, key.public_key, jws.signature, jws.signing_input)
 
-    def take(self, event: Incoming | EventRefused, verified: Claim | None = None) -> None:
+    def read(self, jws: Jws, encoded: Sequence[str]) -> Event | EventRefused:
+        """What an event says, or why it is none; the same in whatever round."""
+        try:
+            return read_event(jws, encoded, tenant=self._tenant, catalogue=self._catalogue)
+        except EventRefused as refusal:
+            return refusal
+
+    def take(self, event: Incoming | EventRefused, seen: Seen | None = None) -> None:
         """Verify an event and decide on it; the outcome is put down, a refusal too.
 
         Args:
             event: taken apart.
-            verified: its claim, if that is known to be right.
+            seen: what is known of it.
         """
         try:
             if isinstance(event, EventRefused):
                 raise event
             with self.gathered.whole():
                 outcome: Placed | EventRefused = (
-                    self._own(event)
-                    if isinstance(event, Draft)
-                    else self._foreign(*event, verified)
+                    self._own(event) if isinstance(event, Draft) else self._foreign(*event, seen)
                 )
         except EventRefused as refusal:
             outcome = refusal
         self.outcomes.append(outcome)
 
-    def _foreign(self, jws: Jws, encoded: Sequence[str], verified: Claim | None) -> Placed:
+    def _foreign(self, jws: Jws, encoded: Sequence[str], seen: Seen | None) -> Placed:
         try:
             key = self.gathered.registry.key(jws.kid, now=self._now)
         except EventRefused as refusal:
@@ -159,18 +171,16 @@ class Round:
             if (placed := self._recorded_before(jws)) is None:
                 raise refusal from None
             return placed
-        if verified is None or verified != Claim(
-            key.name, key.public_key, jws.signature, jws.signing_input
-        ):
+        claim = Claim(key.name, key.public_key, jws.signature, jws.signing_input)
+        if seen is None or seen.claim != claim:
             verify_jws(jws, key)
-        try:
-            event = read_event(jws, encoded, tenant=self._tenant, catalogue=self._catalogue)
-        except EventRefused as refusal:
+        read = self.read(jws, encoded) if seen is None else seen.read
+        if isinstance(read, EventRefused):
             # Nor is what was recorded while its type was in the catalogue.
-            if refusal.field not in _KIND or (placed := self._recorded_before(jws)) is None:
-                raise
+            if read.field not in _KIND or (placed := self._recorded_before(jws)) is None:
+                raise read
             return placed
-        return self._append(event)
+        return self._append(read)
 
     def _recorded_before(self, jws: Jws) -> Placed | None:
         event_id = read_payload(jws).get("event_id")

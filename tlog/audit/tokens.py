@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from tlog.audit.catalogue import TokenClass
 from tlog.audit.codec import encode_base64url
@@ -23,8 +22,7 @@ MAX_NAME = 1024
 """Characters of an actor or a resource that is found by its token."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """One token of a leaf.
 
     Attributes:

@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from functools import lru_cache
 from typing import Final, NamedTuple, Self, TypeVar
 
 import structlog
@@ -102,6 +103,11 @@ class Checks:
         self._chunk = -1
         self._right: list[bool] = []
 
+    def done(self, position: int) -> bool:
+        """Whether `right` has not to wait."""
+        chunk = position // CHUNK
+        return chunk <= self._chunk or chunk >= len(self._chunks) or self._chunks[chunk].done()
+
     async def right(self, position: int) -> bool:
         """Whether the claim at a position is known to be right; ask in ascending order.
 
@@ -147,8 +153,11 @@ def verify_all(claims: Sequence[Claim | None]) -> list[bool]:
     """Which of the claims are right, in whatever process this runs."""
     return [
         claim is not None
-        and VerifierKey(claim.name, Algorithm.ED25519, claim.public_key).verifies(
-            claim.signature, claim.message
-        )
+        and _key(claim.name, claim.public_key).verifies(claim.signature, claim.message)
         for claim in claims
     ]
+
+
+@lru_cache(maxsize=1024)
+def _key(name: str, public_key: bytes) -> VerifierKey:
+    return VerifierKey(name, Algorithm.ED25519, public_key)
