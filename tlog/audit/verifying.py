@@ -25,6 +25,7 @@ CHUNK: Final = 64
 """Claims that go to a process together."""
 WORTHWHILE: Final = 16
 """Fewer than that are verified sooner than sent."""
+_STEP: Final = 16
 
 
 class Claim(NamedTuple):
@@ -64,11 +65,12 @@ class Verifiers:
 
     def start(self, claims: Sequence[Claim | None]) -> Checks:
         """Begin to verify; None is nothing to verify, and never right."""
-        chunks: list[Future[list[bool]]] = []
+        chunks: list[_Chunk] = []
         if self._pool is not None and len(claims) >= WORTHWHILE:
             try:
                 for at in range(0, len(claims), CHUNK):
-                    chunks.append(_submit(self._pool, verify_all, claims[at : at + CHUNK]))
+                    chunk = claims[at : at + CHUNK]
+                    chunks.append((_submit(self._pool, verify_all, chunk), chunk))
             except (BrokenExecutor, RuntimeError) as error:
                 self._lost(error)
         return Checks(chunks, self._lost)
@@ -92,21 +94,27 @@ class Verifiers:
             self.close()
 
 
-class Checks:
-    """Verifications under way."""
+_Chunk = tuple["Future[list[bool]]", Sequence[Claim | None]]
 
-    def __init__(
-        self, chunks: Sequence[Future[list[bool]]], lost: Callable[[BaseException], None]
-    ) -> None:
+
+class Checks:
+    """Verifications under way. Who has to wait for one does the last of them meanwhile."""
+
+    def __init__(self, chunks: Sequence[_Chunk], lost: Callable[[BaseException], None]) -> None:
         self._chunks = chunks
         self._lost = lost
         self._chunk = -1
         self._right: list[bool] = []
+        self._taken: dict[int, list[bool]] = {}
 
     def done(self, position: int) -> bool:
         """Whether `right` has not to wait."""
         chunk = position // CHUNK
-        return chunk <= self._chunk or chunk >= len(self._chunks) or self._chunks[chunk].done()
+        return (
+            chunk in (self._chunk, *self._taken)
+            or chunk >= len(self._chunks)
+            or self._chunks[chunk][0].done()
+        )
 
     async def right(self, position: int) -> bool:
         """Whether the claim at a position is known to be right; ask in ascending order.
@@ -115,13 +123,34 @@ class Checks:
         """
         chunk, at = divmod(position, CHUNK)
         if chunk != self._chunk:
-            self._chunk, self._right = chunk, []
-            if chunk < len(self._chunks):
-                try:
-                    self._right = await asyncio.wrap_future(self._chunks[chunk])
-                except BrokenExecutor as error:
-                    self._lost(error)
+            self._chunk, self._right = chunk, await self._result(chunk)
         return at < len(self._right) and self._right[at]
+
+    async def _result(self, chunk: int) -> list[bool]:
+        if chunk >= len(self._chunks):
+            return []
+        future, _ = self._chunks[chunk]
+        while not future.done() and await self._take_last(chunk):
+            pass
+        if chunk in self._taken:
+            return self._taken.pop(chunk)
+        try:
+            return await asyncio.wrap_future(future)
+        except BrokenExecutor as error:
+            self._lost(error)
+            return []
+
+    async def _take_last(self, first: int) -> bool:
+        """Verify the last of the chunks, from one on, that no process has begun."""
+        for chunk in range(len(self._chunks) - 1, first - 1, -1):
+            future, claims = self._chunks[chunk]
+            if chunk not in self._taken and future.cancel():
+                right = self._taken[chunk] = []
+                for at in range(0, len(claims), _STEP):
+                    right += verify_all(claims[at : at + _STEP])
+                    await asyncio.sleep(0)
+                return True
+        return False
 
 
 def _submit(pool: ProcessPoolExecutor, work: Callable[..., T], *given: object) -> Future[T]:
