@@ -7,8 +7,8 @@ third of what the signature itself costs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from tlog.audit.codec import decode_base64url, dump_json, encode_base64url, load_json
 from tlog.audit.errors import EventRefused
@@ -21,8 +21,7 @@ MAX_JWS_SIZE = 57_000
 _MAX_HEADER = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Jws:
+class Jws(NamedTuple):
     """A JWS taken apart, not verified.
 
     Attributes:

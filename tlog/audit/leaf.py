@@ -64,7 +64,7 @@ def encode_leaf(leaf: Leaf) -> bytes:
     """
     tokens = ",".join(
         [
-            f'{{"class":"{token.token_class.value}","epoch":"{token.epoch}",'
+            f'{{"class":"{token.token_class}","epoch":"{token.epoch}",'
             f'"field":"{token.field}","value":"{token.value}"}}'
             for token in leaf.tokens
         ]

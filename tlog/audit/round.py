@@ -111,7 +111,7 @@ class Round:
         self._epoch = epoch_of(now)
         self._max_leaf = max_leaf
         self._stored: dict[bytes, bytes] = {}
-        self._made: dict[tuple[bytes, TokenClass, str, str], Token] = {}
+        self._made: dict[tuple[bytes, str, str], Token] = {}
         self._erased: list[str] | None = None
 
     def parse(self, event: str | Draft) -> Incoming | EventRefused:
@@ -320,12 +320,15 @@ class Round:
             self._token(key.secret if erasable else tenant, kind, "subject", identifier)
             for identifier, key in zip(identifiers, keys, strict=True)
         ]
-        named = [("actor", identifier, keys) for identifier in event.actors]
+        # A resource may name the subject, and an actor be one: such a token dies with them.
+        named = [
+            ("actor", identifier, keys if identifier in identifiers else ())
+            for identifier in event.actors
+        ]
         for identifier, part in event.resources:
             named.append(("resource", identifier, keys[part - 1 : part] if part else keys))
         for name, identifier, owners in named:
-            # A resource may name the subject, and an actor be one: such a token dies with them.
-            if erasable and owners and (name == "resource" or identifier in identifiers):
+            if erasable and owners:
                 tokens.append(self._token(joint_secret(owners), kind, name, identifier))
                 self.gathered.sealing.name(name, identifier, owners)
             else:
@@ -334,7 +337,7 @@ class Round:
 
     def _token(self, secret: bytes, kind: TokenClass, name: str, identifier: str) -> Token:
         """A token; in one round there are few actors, and they do much."""
-        known = (secret, kind, name, identifier)
+        known = (secret, name, identifier)
         token = self._made.get(known)
         if token is None:
             token = self._made[known] = make_token(

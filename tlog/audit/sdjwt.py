@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from tlog.audit.codec import (
     check_depth,
@@ -36,8 +35,7 @@ _SALT = re.compile(rf"[A-Za-z0-9_-]{{{-(-SALT_SIZE * 4 // 3)},{-(-MAX_SALT_SIZE 
 _RESERVED = frozenset({"_sd", "_sd_alg", "..."})
 
 
-@dataclass(frozen=True, slots=True)
-class Disclosure:
+class Disclosure(NamedTuple):
     """One claim that was disclosed.
 
     Attributes:

@@ -393,14 +393,14 @@ class Sealing:
 
     def name(self, field: str, identifier: str, keys: Sequence[SubjectKey]) -> None:
         """Put down that an actor or a resource has tokens that these keys make together."""
-        ids = sorted({key.key_id for key in keys})
+        ids = [key.key_id for key in _together(keys)]
         row = self.vault.lookup(identifier, field) + b"".join(ids)
         self.puts.append(("named", row, b""))
         self.puts.extend([("names_of", key_id + row, b"") for key_id in ids])
 
     def seal(self, event: Event, leaf_hash: bytes, keys: Sequence[SubjectKey]) -> None:
         """Seal the disclosures of an event, given the key of each subject, in order."""
-        everybody = sorted(set(keys), key=lambda key: key.key_id) or [self.subject(NOBODY)]
+        everybody = _together(keys) or [self.subject(NOBODY)]
         if "_sd" in event.claims:
             self._seal(part_key(event.event_id, leaf_hash, 0), everybody, event.shared)
         for i, part in enumerate(event.subjects):
@@ -470,7 +470,12 @@ def split_ids(ids: bytes) -> list[bytes]:
 
 def joint_secret(keys: Sequence[SubjectKey]) -> bytes:
     """The secret of several subjects together: gone with the first of them."""
-    return b"".join(key.secret for key in sorted(set(keys), key=lambda key: key.key_id))
+    return b"".join([key.secret for key in _together(keys)])
+
+
+def _together(keys: Sequence[SubjectKey]) -> Sequence[SubjectKey]:
+    """Each of them once, in the order of their ids."""
+    return keys if len(keys) < 2 else sorted(set(keys), key=lambda key: key.key_id)
 
 
 def _part_secret(secret: bytes, key: bytes) -> bytes:

@@ -9,6 +9,9 @@ import signal
 
 from tlog.cli.errors import Exit
 
+_YOUNG = 20_000
+"""Objects that come before the collector looks at them."""
+
 
 def stop_on_signals() -> asyncio.Event:
     """An event that the first signal sets; the second one does not wait for anything."""
@@ -27,10 +30,17 @@ def stop_on_signals() -> asyncio.Event:
 
 async def until(stop: asyncio.Event) -> None:
     """Serve until it is set, now that all is up."""
-    # What is there by now stays: no collection of garbage holds up all calls to look at it again.
+    spare_collector()
+    await stop.wait()
+
+
+def spare_collector() -> None:
+    """Have less looked at for garbage, now that all is up."""
+    # What is there by now stays: no collection holds up all calls to look at it again.
     gc.collect()
     gc.freeze()
-    await stop.wait()
+    # A batch of events is thousands of objects, and none of them garbage until it is done.
+    gc.set_threshold(_YOUNG)
 
 
 def listening(address: str, port: int) -> str:

@@ -16,6 +16,7 @@ from tlog.audit.intake import Recorded
 from tlog.audit.records import Records
 from tlog.audit.vault import Vault
 from tlog.audit.verifying import Verifiers
+from tlog.cli.serving import spare_collector
 from tlog.log import Log, LogConfig, create_log
 from tlog.notes import Algorithm, Signer
 from tools.bench.table import Row
@@ -128,6 +129,7 @@ async def _measure(
         about = {"about_producer": producer.vkey.name, "vkey": str(producer.vkey)}
         signed = events(producer, BATCH * (BATCHES + 1))
         async with opened(directory / str(turn), service, verifiers) as records:
+            spare_collector()  # as `tlog serve` does when it is up
             await records.record(Draft("producer.registered", {**about, "roles": ["recorder"]}, {}))
             await records.accept(signed[:BATCH])  # all processes are up from here on
             before = verifications_per_second(producer)

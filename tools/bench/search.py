@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import statistics
 import sys
@@ -18,6 +17,7 @@ from tlog.audit.reading import Access, Caller
 from tlog.audit.records import Records
 from tlog.audit.search import Query, search
 from tlog.audit.verifying import Verifiers
+from tlog.cli.serving import spare_collector
 from tlog.notes import Algorithm, Signer
 from tools.bench.records import TENANT, indexed, opened
 from tools.bench.table import Row
@@ -92,8 +92,7 @@ async def measure(directory: Path, count: int) -> list[Row]:
     now = datetime.now(UTC)
     with Verifiers(1) as verifiers:
         async with opened(directory, service, verifiers) as records:
-            gc.collect()
-            gc.freeze()  # as `tlog serve` does when it is up
+            spare_collector()  # as `tlog serve` does when it is up
             begin = time.monotonic()
             for batch in signed(dice, records, now, count):
                 for draft in batch[0]:
