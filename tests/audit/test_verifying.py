@@ -7,19 +7,23 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.audit.producer import CATALOGUE, TENANT, access, signed, signer_of
+from tests.audit.producer import CATALOGUE, SHOP, TENANT, access, signed, signer_of
 from tests.audit.tenant import LOG, TILL, opened, tenant
 from tlog.audit import Draft, EventRefused, sign_event
 from tlog.audit.intake import Outcome, Recorded
+from tlog.audit.jws import parse_jws
 from tlog.audit.sdjwt import join, split
-from tlog.audit.verifying import CHUNK, Verifiers
+from tlog.audit.verifying import CHUNK, Claim, Verifiers
 
 COUNT = 2 * CHUNK + 40
+PATIENCE = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,28 @@ async def test_a_process_that_dies_takes_nothing_with_it(tmp_path: Path) -> None
         # Closed, it says nothing of anybody.
         again = await records.accept(events[:20])
         assert again == [Recorded(2 + i, duplicate=True) for i in range(20)]
+
+
+async def test_a_process_that_dies_leaves_nobody_waiting() -> None:
+    """A pool that broke, before Python 3.12.1, gave up at the first work that was taken from it."""
+    (jws, _), key = split(signed(access())), SHOP.vkey
+    parsed = parse_jws(jws)
+    claim = Claim(key.name, key.public_key, parsed.signature, parsed.signing_input)
+    with Verifiers(1) as mortal:
+        process = await mortal.run(os.getpid)
+        busy = asyncio.ensure_future(mortal.run(partial(time.sleep, 0.5)))
+        await asyncio.sleep(0)
+        checks = mortal.start([claim] * 8 * CHUNK)
+        right = asyncio.ensure_future(checks.right(0))
+        index = asyncio.ensure_future(mortal.run(os.getpid))
+        while not checks._taken:
+            await asyncio.sleep(0)
+        os.kill(process, signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE):
+            assert not await right
+            assert await checks.right(8 * CHUNK - 1), "who waited did that one"
+            assert await index == os.getpid()
+            await busy
 
 
 async def test_ctrl_c_while_a_process_starts_is_not_for_it() -> None:

@@ -8,12 +8,13 @@ search index is written there too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, InvalidStateError, ProcessPoolExecutor
 from functools import lru_cache
 from typing import Final, NamedTuple, Self, TypeVar
 
@@ -153,11 +154,25 @@ class Checks:
         return False
 
 
+class _Work(Future[T]):
+    """Work that may be taken back, even from a pool that breaks meanwhile.
+
+    Before Python 3.12.1 such a pool stopped telling at the first work that was taken back: what
+    stood behind it, such as the search index, was waited for without end.
+    """
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        with contextlib.suppress(InvalidStateError):
+            super().set_exception(exception)
+
+
 def _submit(pool: ProcessPoolExecutor, work: Callable[..., T], *given: object) -> Future[T]:
     """Submit work; a process that is started for it is deaf to Ctrl-C from its first moment."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(work, *given)
+        future = pool.submit(work, *given)
+        future.__class__ = _Work
+        return future
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
