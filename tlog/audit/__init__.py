@@ -14,9 +14,9 @@ never by what users import: `vault` (keys and sealed parts) and `records` (the w
 
 One event, from receipt to answer, in `records.Records`; each step is durable before the next:
 
-1. verify: signature (maybe in other processes: `verifying`), type, digests. A refused event leaves
-   nothing behind, with all that it brought (`gathered`), and its place in its producer's sequence
-   stays open: the next one shows the gap.
+1. verify: signature (maybe in other processes: `verifying`, and ahead of its round: `intake`), type,
+   digests. A refused event leaves nothing behind, with all that it brought (`gathered`), and its
+   place in its producer's sequence stays open: the next one shows the gap.
 2. decide, against the state after the round before: duplicate, conflict, gap, repeat, clock.
    What the log has to say of it becomes events of its own, signed by the service's key.
 3. the sealed parts go into the vault, marked pending by leaf hash;

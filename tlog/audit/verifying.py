@@ -1,8 +1,8 @@
 """Signatures checked in other processes: an Ed25519 verification holds the GIL, and costs most.
 
 While the next signatures are verified there, events whose signatures are known to be right are
-read and sealed here. Without such processes each is verified where it is needed, one by one. The
-search index is written there too.
+read and sealed here; whoever has nothing to do but to wait verifies some here, too. Without such
+processes each is verified where it is needed, one by one. The search index is written there too.
 """
 
 from __future__ import annotations
