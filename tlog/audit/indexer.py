@@ -112,6 +112,9 @@ class Indexer:
             except (AuditError, ProofError, StoreError) as error:
                 _log.error("not indexed", log=self._log.name, reason=str(error))
                 await asyncio.sleep(_RETRY)
+            except Exception as error:  # noqa: BLE001 -- a mistake in the program ends no searches
+                _log.critical("not indexed", log=self._log.name, exc_info=error)
+                await asyncio.sleep(_RETRY)
             else:
                 async with self._grown:
                     self._grown.notify_all()
