@@ -14,7 +14,7 @@ never by what users import: `vault` (keys and sealed parts) and `records` (the w
 
 One event, from receipt to answer, in `records.Records`; each step is durable before the next:
 
-1. verify: signature (maybe in other processes: `verifying`, and ahead of its round: `intake`), type,
+1. verify: signature (maybe in other processes: `verifying`; ahead of its round: `intake`), type,
    digests. A refused event leaves nothing behind, with all that it brought (`gathered`), and its
    place in its producer's sequence stays open: the next one shows the gap.
 2. decide, against the state after the round before: duplicate, conflict, gap, repeat, clock.
