@@ -133,6 +133,27 @@ async def test_what_is_ahead_of_a_round_that_fails_is_refused_with_it(
         assert types(records, 2) == ["access.read"] * 2 * COUNT
 
 
+async def test_long_events_make_short_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [signed(access(), seq) for seq in range(1, 21)]
+    monkeypatch.setattr(intake, "BATCH_BYTES", 3 * max(map(len, events)) + 1)
+    lengths: list[int] = []
+    take = intake.Intake.take
+
+    def counts(self: intake.Intake) -> intake.Batch:
+        batch = take(self)
+        lengths.append(sum(len(events) for _, events in batch.slices))
+        return batch
+
+    async with tenant(tmp_path) as records:
+        monkeypatch.setattr(intake.Intake, "take", counts)
+        calls = [records.accept(events[:11]), records.accept(events[11:])]
+        answers = await asyncio.gather(*calls)
+    assert [i for each in answers for i in indices(each)] == list(range(2, 22))
+    assert lengths == [4, 4, 4, 4, 4]
+
+
 async def test_a_process_that_is_busy_is_not_waited_for_alone(
     tmp_path: Path, verifiers: Verifiers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,8 @@ from tlog.log import LogError, Overloaded
 MAX_PENDING: Final = 1 << 16
 MAX_PENDING_BYTES: Final = 128 << 20
 """Of the events that wait; whatever their number, one call is taken when nobody waits."""
+BATCH_BYTES: Final = 16 << 20
+"""A batch has no more events when it is longer: two of them are in memory, taken apart."""
 _STEP: Final = 16
 
 
@@ -152,10 +154,15 @@ class Intake:
         if (batch := self._ahead) is not None:
             self._ahead = None
             return batch
-        room, slices = self._at_once, []
-        while room and self._calls:
+        room, size, slices = self._at_once, 0, []
+        while room and size < BATCH_BYTES and self._calls:
             call = self._calls[0]
-            events = call.events[call.taken : call.taken + room]
+            events = []
+            for event in islice(call.events, call.taken, call.taken + room):
+                if size >= BATCH_BYTES:
+                    break
+                size += len(event) if isinstance(event, str) else 0
+                events.append(event)
             slices.append((call, events))
             call.taken += len(events)
             room -= len(events)
