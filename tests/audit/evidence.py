@@ -30,6 +30,7 @@ from tlog.audit.evidence_check import Verdict
 from tlog.audit.evidence_file import encode_package, read_package
 from tlog.audit.expiry import expire
 from tlog.audit.key_history import KeyHistory
+from tlog.audit.orders import kept_payload
 from tlog.audit.records import Records
 from tlog.audit.stamp_store import Due, StampStore
 from tlog.audit.stamper import Stamper
@@ -180,12 +181,14 @@ async def erased_as_nobody_ordered(
         A record and its erasure, by how that lies.
     """
     erased = {}
-    for number, lie in enumerate(("event_id", "approvers", "reason", "order", "nobody")):
+    lies = ("event_id", "approvers", "reason", "order", "nobody", "again", "several")
+    for number, lie in enumerate(lies):
         who = f"{lie}@example.com"
         draft = received(occurred_at=clock(), subjects=[{"id": who}])
         (index,) = indices(await records.accept([signed(draft, 9 + number, catalogue=BY)]))
         made = order(subject=who, now=clock())
         order_id = json.loads(made.payload)["order_id"]
+        about = [{"id": who}]
         claims = {name: before[name] for name in ("approvers", "reason", "request_id")}
         match lie:
             case "event_id":  # one order for two erasures
@@ -194,6 +197,12 @@ async def erased_as_nobody_ordered(
                 pass
             case "nobody":  # which is no lie
                 del claims["approvers"]
+            case "again":  # the record of one order, twice
+                claims["order"] = before["order"]
+                order_id = json.loads(kept_payload(before["order"]))["order_id"]
+            case "several":  # the key of one, told of as if it were that of two
+                claims["order"] = made.kept()
+                about.append({"id": "bob@example.com"})
             case _:
                 claims["order"] = made.kept()
                 claims[lie] = ["ciso", "dpo", "shop"] if lie == "approvers" else "another"
@@ -201,7 +210,7 @@ async def erased_as_nobody_ordered(
         assert key is not None
         claims |= {"key_id": key.key_id.hex(), "key_sha256": key.digest.hex(), "count": 1}
         async with records.alone():
-            deed = Draft("subject.key_destroyed", claims, {}, [{"id": who}], event_id=order_id)
+            deed = Draft("subject.key_destroyed", claims, {}, about, event_id=order_id)
             erased[lie] = (index, await records.record_alone(deed))
     return erased
 
@@ -242,7 +251,8 @@ async def _case(directory: Path) -> Case:
             with mock.patch("tlog.audit.collecting.check_package"):
                 false = await erased_as_nobody_ordered(records, clock, receipt.claims)
                 for lie, (index, _) in false.items():
-                    unordered[lie] = await collect(records, [index], ALL, **more)
+                    chosen = [RECEIVED, index] if lie == "again" else [index]
+                    unordered[lie] = await collect(records, chosen, ALL, **more)
     return Case(
         vkeys,
         policy,

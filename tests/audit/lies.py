@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from base64 import encodebytes
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.audit.evidence import (
     ACCESSED,
@@ -397,6 +401,23 @@ def dropped(index: int) -> Remake:
     return made
 
 
+def certified(change: Callable[[bytes], bytes]) -> Remake:
+    """Change the certificates of the first authority."""
+
+    def made(contents: Contents) -> Contents:
+        found = x509.load_pem_x509_certificates(contents.certificates["one"])
+        ders = [change(each.public_bytes(Encoding.DER)) for each in found]
+        pem = b"".join(map(pem_of, ders))
+        return replace(contents, certificates={**contents.certificates, "one": pem})
+
+    return made
+
+
+def pem_of(der: bytes) -> bytes:
+    lines = encodebytes(der).decode("ascii")
+    return f"-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n".encode()
+
+
 def signature_of(label: str) -> Callable[[bytes], bytes]:
     """Flip a bit in the signature of a name, its time and key ID left alone."""
 
@@ -527,6 +548,16 @@ REMADE: dict[str, tuple[bytes, Remake, str]] = {
         dropped(EXPIRY),
         "expired at entry 15, and the package has no such",
     ),
+    "a certificate of nobody who can be read": (
+        GOOD.before,
+        certified(lambda der: der.replace(b"Root of one", b"Root \xff\xff one")),
+        "timestamps/one/certificates.pem: ",
+    ),
+    "a certificate that says a thing twice": (
+        GOOD.before,
+        certified(lambda der: der.replace(b"\x55\x1d\x11", b"\x55\x1d\x13")),
+        "timestamps/one/000004.tsr: one: the stamp does not verify: ",
+    ),
     "nothing that is chosen": (
         GOOD.before,
         lambda contents: replace(
@@ -553,6 +584,16 @@ REMADE: dict[str, tuple[bytes, Remake, str]] = {
         GOOD.unordered["reason"],
         lambda contents: contents,
         ": reason: not as it was ordered",
+    ),
+    "one order that two erasures carry out": (
+        GOOD.unordered["again"],
+        lambda contents: contents,
+        f": order: entry {ERASURE} carries it out, and it is for one erasure",
+    ),
+    "one erasure of two": (
+        GOOD.unordered["several"],
+        lambda contents: contents,
+        ", which names 2 subjects, and destroys the key of one",
     ),
     "an erasure upon an order that is not there": (
         GOOD.unordered["order"],

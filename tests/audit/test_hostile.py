@@ -81,6 +81,15 @@ def test_marks_that_combine_are_not_put_in_order_beyond_what_can_be_asked_for() 
         assert (event.actors, event.resources) == ([], [("b", 0)])
 
 
+def test_what_is_nested_too_deep_is_refused_wherever_it_is_read() -> None:
+    """Some of it can be read and, a few calls further down, not be written any more."""
+    for depth in range(18, 1000):
+        with pytest.raises(EventRefused, match="nested deeper|recursion"):
+            load_json(b"[" * depth + b"]" * depth, field="x")
+    # A disclosure is a list, and its value may be 16 deep.
+    load_json(b"[" * 17 + b"]" * 17, field="x")
+
+
 def test_numbers_of_any_length_are_refused() -> None:
     for number in ("1" * MAX_MANIFEST, f"1{'0' * MAX_MANIFEST}.0", f"-1e{'9' * MAX_MANIFEST}"):
         with pytest.raises(EventRefused):

@@ -35,7 +35,10 @@ def decode_base64url(text: str, *, field: str) -> bytes:
 
 
 def load_json(data: bytes, *, field: str) -> Any:
-    """One JSON value: UTF-8, no name twice in an object, no NaN, at most 16 levels deep.
+    """One JSON value: UTF-8, no name twice in an object, no NaN, at most 17 levels deep.
+
+    That is a disclosure, and a value of `MAX_DEPTH` in it. What is read can be written again, then,
+    by whoever is a few calls further down.
 
     The caller bounds the bytes.
     """
@@ -50,6 +53,7 @@ def load_json(data: bytes, *, field: str) -> Any:
         raise EventRefused(f"not JSON: {error}", field=field) from None
     if end != len(text):
         raise EventRefused("not JSON: more than one value", field=field)
+    check_depth(value, field=field, depth=MAX_DEPTH + 1)
     return value
 
 

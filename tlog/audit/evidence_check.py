@@ -35,7 +35,7 @@ from tlog.audit.evidence_gone import check_gone
 from tlog.audit.jws import verify_jws
 from tlog.audit.orders import Kind, check_as_ordered, check_order, parse_document, read_order
 from tlog.audit.producers import Registry
-from tlog.audit.stamps import Authority, StampError, StampTime, verify_stamp
+from tlog.audit.stamps import UNREADABLE, Authority, StampError, StampTime, verify_stamp
 from tlog.audit.times import parse_time
 from tlog.merkle import ProofError, leaf_hash, verify_consistency
 from tlog.notes import (
@@ -239,6 +239,7 @@ def _check_signatures(
     registry = Registry.of_service(contents.service, since=_BEGINNING)
     registered: dict[str, int | None] = {contents.service.label: None}
     signed: dict[int, tuple[int | None, Sequence[str]]] = {}
+    carried_out: dict[str, int] = {}
     for record in records:
         payload, received_at = record.payload, record.leaf.received_at
         approvers: Sequence[str] = ()
@@ -264,6 +265,12 @@ def _check_signatures(
                     registered[VerifierKey.parse(payload["vkey"]).label] = record.index
             elif record.type == ERASED and ("order" in payload or "approvers" in payload):
                 approvers = _check_order(record, contents.tenant, registry, catalogue)
+                # Its id is the order's: a second record with it is of what nobody signed.
+                first = carried_out.setdefault(payload["event_id"], record.index)
+                if first != record.index:
+                    raise OrderRefused(
+                        f"entry {first} carries it out, and it is for one erasure", field="order"
+                    )
         except (AuditError, NoteError) as error:
             raise EvidenceError(f"{directory_of(record.item)}: {error}") from None
         signed[record.index] = (registered[record.jws.kid], approvers)
@@ -348,7 +355,7 @@ def _authority(name: str, certificates: Sequence[x509.Certificate]) -> Authority
 def _stamps(certificate: x509.Certificate) -> bool:
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
-    except (x509.ExtensionNotFound, ValueError):
+    except (*UNREADABLE, x509.ExtensionNotFound):
         return False
     return list(usage.value) == [ExtendedKeyUsageOID.TIME_STAMPING]
 
@@ -358,9 +365,12 @@ def _certificates(pem: bytes, authority: str) -> list[x509.Certificate]:
     if len(pem) > MAX_PEM:
         raise EvidenceError(f"{where} has over {MAX_PEM} bytes")
     try:
-        return x509.load_pem_x509_certificates(pem)
-    except (ValueError, x509.InvalidVersion) as error:
+        found = x509.load_pem_x509_certificates(pem)
+        for each in found:
+            _ = each.issuer, each.subject  # which are not read before they are asked for
+    except (*UNREADABLE, x509.InvalidVersion) as error:
         raise EvidenceError(f"{where}: {error}") from None
+    return found
 
 
 def _signed_at(seconds: int | None) -> datetime | None:

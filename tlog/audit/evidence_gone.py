@@ -78,6 +78,8 @@ def _wrongly_erased(found: Record, gone: Gone, record: Record, number: int) -> s
     if found.index < record.index:
         return "which is before it: nothing is sealed with a key that is destroyed"
     own, erased = _own_tokens(record, number), _subject_tokens(found)
+    if len(erased) > 1:
+        return f"which names {len(erased)} subjects, and destroys the key of one"
     if _comparable(own, erased) and not set(own) & set(erased):
         return "which is that of another subject"
     return ""

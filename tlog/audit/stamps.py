@@ -34,6 +34,12 @@ from tlog.notes.codec import shown
 MAX_ANSWER_SIZE: Final = 64 << 10
 """Bytes of an answer: a token with a chain of certificates has 2 to 10 KiB."""
 
+UNREADABLE: Final = (
+    *(ValueError, TypeError),
+    *(x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
+"""What is raised when a name, or the extensions, of a certificate are asked for, and are none."""
+
 _CHAIN = re.compile(r'"Verify error: ?([^"]+)"')
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -283,7 +289,7 @@ def _check_signer(name: str, certificate: x509.Certificate) -> None:
     """SPEC RFC 3161, 2.3: the extended key usage is critical, and time stamping alone."""
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
-    except (x509.ExtensionNotFound, ValueError):
+    except (*UNREADABLE, x509.ExtensionNotFound):
         usage = None
     if usage is None or not usage.critical or list(usage.value) != _STAMPING:
         subject = shown(certificate.subject.rfc4514_string())
