@@ -8,8 +8,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.audit.producer import ALICE, SHOP, TENANT, signer_of
 from tests.audit.tenant import registration, tenant
+from tlog.audit.erasing import submit
+from tlog.audit.errors import AuditError
 from tlog.audit.orders import Document, Kind, new_order
 from tlog.audit.producers import Producer, ProducerKey, Registry
 from tlog.audit.records import Records
@@ -70,3 +74,15 @@ def every_byte(directory: Path) -> bytes:
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             found.append(file.read_bytes())
     return b"\0".join(found)
+
+
+async def refused(records: Records, data: bytes) -> AuditError:
+    """An order that is refused leaves nothing behind."""
+    size, rows = records.log.sequencer.edge.size, dict(records.vault.store.items("keys"))
+    with pytest.raises(AuditError) as caught:
+        await submit(records, data)
+    assert (records.log.sequencer.edge.size, dict(records.vault.store.items("keys"))) == (
+        size,
+        rows,
+    )
+    return caught.value

@@ -14,7 +14,10 @@ PATIENCE = 60.0
 # Forked from a process that has imported what they need, and has opened nothing.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    [f"tests.audit.test_{name}" for name in ("approvers", "crash", "erasing", "expiry_faults")]
+    [
+        f"tests.audit.test_{name}"
+        for name in ("approvers", "crash", "erasing_faults", "expiry_faults")
+    ]
 )
 
 

@@ -21,12 +21,12 @@ from tests.audit.approvers import (
     NEW_CISO,
     governed,
     order,
+    refused,
 )
 from tests.audit.dying import Dying, killed
 from tests.audit.producer import ALICE, CATALOGUE, SHOP, access, signed, signer_of
 from tests.audit.tenant import LOG, NOW, TILL, indices, opened, registration, types
 from tests.audit.test_collecting import packed, revocation, rotation, verdict_of, whys
-from tests.audit.test_erasing import refused
 from tlog.audit import Draft, EventRefused, approvers
 from tlog.audit.approvers import ordered_record, two_stand
 from tlog.audit.erasing import submit
