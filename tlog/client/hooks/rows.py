@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Label, Table, inspect, select
-from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
+from sqlalchemy import Label, Table, UniqueConstraint, inspect, or_, select, tuple_
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import Bundle, Mapper, ORMExecuteState, Session, SessionTransaction
 from sqlalchemy.sql import visitors
 
+from tlog.audit import EventRefused
 from tlog.audit.event import MAX_RESOURCES, MAX_SUBJECTS
 
 INFO: Final = "audit"
@@ -59,20 +61,54 @@ def entity_of(element: Any) -> Mapper[Any] | None:
     return mapper
 
 
-def described(statement: Any) -> Sequence[Any]:
-    """What stands in each place of the rows that a statement gives out."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a statement gives out in one place of its rows.
+
+    Attributes:
+        at: the way to it, from the row; empty if a class of the application's made its row.
+        entity: the class, or an alias, that it is, or is of; None if it is of none.
+        whole: whether it is an object.
+    """
+
+    at: tuple[int, ...]
+    entity: Any
+    expression: Any
+    whole: bool
+
+
+def places_of(statement: Any) -> list[Place]:
+    """All that a statement gives out."""
     for name in ("column_descriptions", "returning_column_descriptions"):
         if (said := getattr(statement, name, None)) is not None:
-            return tuple(said)
-    return ()
+            break
+    places: list[Place] = []
+    for at, each in enumerate(said or ()):
+        expression = each["expr"]
+        if isinstance(expression, Bundle):
+            plain = type(expression) is Bundle and not expression.single_entity
+            places += _bundled(expression, (at,) if plain else ())
+        else:
+            entity = inspect(each.get("entity"), raiseerr=False)
+            places.append(Place((at,), entity, expression, expression is each.get("entity")))
+    return places
+
+
+def _bundled(bundle: Bundle[Any], at: tuple[int, ...]) -> Iterator[Place]:
+    for number, each in enumerate(bundle.exprs):
+        here = (*at, number) if at else ()
+        if (nested := each._annotations.get("bundle")) is not None:
+            yield from _bundled(nested, here if type(nested) is Bundle else ())
+        else:
+            yield Place(here, each._annotations.get("parententity"), each, False)
 
 
 def attribute_of(expression: Any) -> str | None:
     """The attribute that a place of the rows holds, under whatever name; None if it is none."""
     if isinstance(expression, Label):
-        annotations: Mapping[str, Any] = expression.element._annotations
-        return annotations.get("proxy_key")
-    return getattr(expression, "key", None)
+        expression = expression.element
+    annotations: Mapping[str, Any] = getattr(expression, "_annotations", {})
+    return annotations.get("proxy_key") or getattr(expression, "key", None)
 
 
 def transaction_of(session: Session) -> SessionTransaction | None:
@@ -107,27 +143,113 @@ def subjects_of(asked: ORMExecuteState, mapper: Mapper[Any], watched: Watched) -
     if not isinstance(watched.subject, str):
         return []
     name = watched.subject
+    column = mapper.attrs[name].columns[0]
     statement: Any = asked.statement
     given = asked.parameters or {}
     rows = [given] if isinstance(given, Mapping) else list(given)
+    query = select(getattr(mapper.class_, name))
     values: list[Any] = []
-    if not asked.is_insert:
-        where = statement.whereclause
-        keys = [mapper.get_property_by_column(each).key for each in mapper.primary_key]
-        query = select(getattr(mapper.class_, name))
-        if where is not None:
-            query = query.where(where)
-        elif rows[0] and len(keys) == 1:  # many rows, each by its key
-            query = query.where(getattr(mapper.class_, keys[0]).in_([row[keys[0]] for row in rows]))
-        values += asked.session.scalars(
-            query, given if where is not None else {}, execution_options={OURS: True}
-        )
+
+    def ask(query: Any, parameters: Any = None) -> None:
+        values.extend(asked.session.scalars(query, parameters, execution_options={OURS: True}))
+
+    inline = {} if asked.is_delete or (given and asked.is_insert) else statement.compile().params
+    if asked.is_insert:
+        if said := _said_upon_conflict(statement._post_values_clause):
+            inserted = rows if given else list(_inline_rows(inline))
+            if (same := _same_keys(mapper, inserted)) is not None:
+                ask(query.where(same))
+            own = (said.get(each) for each in (name, column.key, column.name))
+            values += [getattr(each, "value", None) for each in own]
+    elif statement.whereclause is not None:
+        ask(query.where(statement.whereclause), given)
+    elif rows[0]:  # many rows, each by its key
+        ask(query.where(_among(mapper, list(mapper.primary_key), rows)))
+    else:
+        ask(query)
     if not asked.is_delete:  # of an update: whom it makes the rows be about
-        column = mapper.attrs[name].columns[0].key
-        inline = {} if given and asked.is_insert else statement.compile().params
         values += [row.get(name) for row in rows]
-        values += [v for k, v in inline.items() if k == column or k.startswith(f"{column}_m")]
+        values += [row.get(column.key) for row in _inline_rows(inline)]
     return list(dict.fromkeys(str(value) for value in values if value is not None))
+
+
+def _inline_rows(parameters: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    """The rows that stand in a statement itself, of which several have numbered parameters."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, value in parameters.items():
+        column, numbered, number = name.rpartition("_m")
+        if not (numbered and number.isdecimal()):
+            column, number = name, ""
+        rows.setdefault(number, {})[column] = value
+    return rows.values()
+
+
+def _said_upon_conflict(clause: Any) -> Mapping[Any, Any]:
+    """What an upsert, of whichever database, sets columns to; nothing if there is none."""
+    said: dict[Any, Any] = {}
+    for each in () if clause is None else visitors.iterate(clause):
+        sets: Any = getattr(each, "update_values_to_set", None) or getattr(each, "update", ())
+        said |= dict(sets)
+    return said
+
+
+def _same_keys(mapper: Mapper[Any], rows: Iterable[Mapping[str, Any]]) -> Any:
+    """That rows have a key, of whichever the table has, of one that is inserted; None: no way."""
+    table: Any = mapper.local_table
+    unique = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
+    unique += [each for each in table.indexes if each.unique]
+    keys: list[list[Any]] = [list(mapper.primary_key), *[list(each.columns) for each in unique]]
+    found = [_among(mapper, key, rows) for key in keys]
+    found = [each for each in found if each is not None]
+    return or_(*found) if found else None
+
+
+def _among(mapper: Mapper[Any], key: list[Any], rows: Iterable[Mapping[str, Any]]) -> Any:
+    """That columns have the values together that one of the rows has; None if none has them."""
+    names = [mapper.get_property_by_column(each).key for each in key]
+    values = [
+        tuple(row.get(name, row.get(column.key)) for name, column in zip(names, key, strict=True))
+        for row in rows
+    ]
+    values = [each for each in values if None not in each]
+    if not values:
+        return None
+    if len(key) == 1:  # which every database understands
+        return key[0].in_([value for (value,) in values])
+    return tuple_(*key).in_(values)
+
+
+def ask_whose(session: Session, watched: Watched, instance: Any) -> None:
+    """Have an object know whom it was about, if that was set anew while it was expired."""
+    state, name = inspect(instance), watched.subject
+    if not isinstance(name, str) or not state.persistent:
+        return
+    history = state.attrs[name].history
+    if history.added and not history.deleted:
+        keys = zip(state.mapper.primary_key, state.identity, strict=True)
+        query = select(getattr(state.class_, name)).where(*[key == value for key, value in keys])
+        state.committed_state[name] = session.scalar(query, execution_options={OURS: True})
+
+
+def sync_sessions(sessions: Any) -> Any:
+    """What of sessions, or of what makes them, one can listen to."""
+    if not isinstance(sessions, async_sessionmaker):
+        return getattr(sessions, "sync_session", sessions)
+    made = sessions.kw.get("sync_session_class") or sessions.class_.sync_session_class
+    if isinstance(made, type):  # which others may make, too
+        made = type(made.__name__, (made,), {})
+        sessions.configure(sync_session_class=made)
+    return made
+
+
+def check_transactional(session: Session, **bind: Any) -> None:
+    """Refuse to write where the database commits each statement by itself, before its record."""
+    if session.connection(bind)._is_autocommit_isolation():
+        raise EventRefused(
+            "with AUTOCOMMIT personal data would be written before its record: write it in a "
+            "session of another isolation level",
+            field="isolation_level",
+        )
 
 
 def batches(facts: Iterable[Fact]) -> Iterator[list[Fact]]:

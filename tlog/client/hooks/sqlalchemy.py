@@ -19,38 +19,43 @@ EventRefused, unless `otherwise` says what then holds.
 **Reads** are `access.read`: of every statement that gives out watched objects, or columns of them,
 also by lazy and eager loading and refreshing; one event for a class and 64 rows, each named with
 whom it is about, on the disk before the application gets them. What a session gives out of its
-memory was recorded when it was read. A statement that names a watched table and gives out something
-else, such as a number, is an `access.search`, without subjects.
+memory was recorded when it was read. What else a statement finds out from a watched table is an
+`access.search`, without subjects: a number, the columns of the bare table, a subquery, also in a
+`column_property` of another class.
 
 **Writes** are `access.modify`: collected as they are flushed, and recorded in the last moment
 before the database commits. So no commit is without its record; what is rolled back, a savepoint
 too, has none. When the commit itself fails, a second record of the same says that its outcome is
 `unknown`: the database may have committed, and the answer be lost. Killed between the two, the
-process leaves a record of what it was about to commit.
+process leaves a record of what it was about to commit. With AUTOCOMMIT as the isolation level
+nothing is written: EventRefused.
 
-Before statements that update or delete many rows, it is asked whose these are. Not seen: SQL as
-text, and what goes past the session: a connection's own statements, `bulk_save_objects`, triggers
-and cascades of the database. Where a table's `info` declares, the bare tables of derived classes
-are seen only if theirs does, too. With AUTOCOMMIT as its isolation level the database commits each
-statement by itself, before its record: use another one.
+An identifier that changes is about the one before, too; a function is asked after the change alone.
+Before statements that update or delete many rows, or insert some over others, it is asked whose
+these are. Not seen: SQL as text, and what goes past the session: a connection's own statements,
+`bulk_save_objects` and its like (`bulk_insert_mappings`, `bulk_update_mappings`), rows of the
+`secondary` of a relationship, triggers and cascades of the database, and what a driver commits by
+itself. Where a table's `info` declares, the bare tables of derived classes are seen only if theirs
+does, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
-from functools import partial
+from functools import partial, reduce
+from itertools import chain
+from operator import getitem
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Table, event, inspect
+from sqlalchemy import event, inspect, select
 from sqlalchemy.engine import ChunkedIteratorResult, Connection, IteratorResult
-from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
-from sqlalchemy.sql import visitors
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.orm.unitofwork import UOWTransaction
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from tlog.audit import EventRefused
@@ -59,23 +64,25 @@ from tlog.client.hooks.known import Change, State, grouped
 from tlog.client.hooks.rows import (
     OURS,
     Fact,
+    Place,
     Watched,
+    ask_whose,
     attribute_of,
     batches,
     changed_in,
-    declared_by,
-    described,
-    entity_of,
+    check_transactional,
     fact_of,
     named_by,
+    places_of,
     subjects_of,
-    tables_of,
+    sync_sessions,
     transaction_of,
 )
+from tlog.client.hooks.watching import Watching
 from tlog.client.producer import Producer
 
 # Which class, and in which column of a row its subject is.
-_Columns = list[tuple["Watched", int | None]]
+_Columns = list[tuple["Watched", tuple[int, ...] | None]]
 
 _COMMITS: Final = ("commit", "prepare_twophase")
 _acting: ContextVar[Mapping[str, Any] | None] = ContextVar("tlog_acting", default=None)
@@ -105,10 +112,7 @@ class SessionAudit:
     def __init__(self, producer: Producer, *, otherwise: Mapping[str, Any] | None = None) -> None:
         self._producer = producer
         self._otherwise = otherwise
-        self._declared: dict[type, Watched] = {}
-        self._known: dict[type, Watched | None] = {}
-        self._mappers: list[Mapper[Any]] = []
-        self._mapped: dict[str, Watched] = {}
+        self._watching = Watching()
 
     def watch(
         self,
@@ -121,13 +125,12 @@ class SessionAudit:
 
         Args:
             kind: the class.
-            subject: the attribute that identifies whom an object is about; or a function of it.
+            subject: the attribute, of a column, that identifies whom an object is about; or a
+                function of the object.
             resource_type: as in the events; the name of its table, if not given.
         """
         name = resource_type or str(getattr(kind, "__tablename__", kind.__name__))
-        self._declared[kind] = Watched(subject, name)
-        self._known.clear()
-        self._mappers.clear()
+        self._watching.declare(kind, Watched(subject, name))
 
     def personal(
         self, *, subject: str | Callable[[Any], str | None], resource_type: str = ""
@@ -141,12 +144,13 @@ class SessionAudit:
         return declare
 
     def listen(self, sessions: Any) -> None:
-        """Listen to a sessionmaker, a subclass of Session, or one session, asynchronous or not."""
-        target = getattr(sessions, "sync_session", sessions)
+        """Listen to a sessionmaker or a session, asynchronous or not, or a subclass of Session."""
+        target = sync_sessions(sessions)
         for name, call in (
             ("do_orm_execute", self._execute),
             ("loaded_as_persistent", self._loaded),
             ("after_begin", self._begun),
+            ("before_flush", self._flushing),
             ("after_flush", self._flushed),
             ("before_commit", self._commit),
             ("after_commit", self._committed),
@@ -155,54 +159,6 @@ class SessionAudit:
             event.listen(target, name, call)
 
     # ---- what is watched, and what is said of it ----
-
-    def _watched(self, kind: type) -> Watched | None:
-        if kind not in self._known:
-            self._known[kind] = self._find(kind)
-        return self._known[kind]
-
-    def _find(self, kind: type) -> Watched | None:
-        for each in kind.__mro__:
-            if each in self._declared:
-                return self._declared[each]
-        mapper: Any = inspect(kind, raiseerr=False)
-        lineage = mapper.iterate_to_root() if isinstance(mapper, Mapper) else ()
-        said = (declared_by(table) for each in lineage for table in tables_of(each))
-        return next((each for each in said if each is not None), None)
-
-    def _touched(self, statement: Any) -> list[Watched]:
-        """Watched classes of which a statement names a table or an attribute, wherever."""
-        mapped = self._tables()
-        found: dict[Watched, None] = {}
-        for each in visitors.iterate(statement):
-            watched = None
-            # An attribute that a class inherits is a column of a table that others have, too.
-            if (mapper := entity_of(each)) is not None:
-                watched = self._watched(mapper.class_)
-            if watched is None and isinstance(each, Table):
-                watched = mapped.get(each.fullname) or declared_by(each)
-            if watched is not None:
-                found[watched] = None
-        return list(found)
-
-    def _tables(self) -> Mapping[str, Watched]:
-        """The tables of declared classes, and of those derived from them."""
-        mappers: list[Mapper[Any]] = []
-        for kind in self._declared:
-            mappers += inspect(kind).self_and_descendants
-        if mappers != self._mappers:  # one was derived meanwhile
-            found: dict[str, Watched] = {}
-            for mapper in mappers:
-                if (watched := self._watched(mapper.class_)) is None:
-                    continue
-                for table in tables_of(mapper):
-                    if mapper.single:  # its table is that of the class above it
-                        found.setdefault(table.fullname, watched)
-                    else:
-                        found[table.fullname] = watched
-            self._mapped = found
-            self._mappers = mappers  # last: another thread takes the tables by it
-        return self._mapped
 
     def _claims(self) -> Mapping[str, Any]:
         claims = _acting.get() or self._otherwise
@@ -223,34 +179,33 @@ class SessionAudit:
     def _execute(self, asked: ORMExecuteState) -> Any:
         if asked.execution_options.get(OURS):
             return None
-        touched = self._touched(asked.statement)
-        columns = self._columns(asked)
+        touched = self._watching.touched(asked.statement)
+        given = places_of(asked.statement)
+        columns = self._columns(given)
         changes: list[Change] = []
         if touched:
             self._claims()
             self._producer.check()
             if asked.is_insert or asked.is_update or asked.is_delete:
-                target = self._touched(asked.statement.table)  # type: ignore[attr-defined]
+                bind = {"clause": asked.statement, **asked.bind_arguments}
+                check_transactional(asked.session, **bind)
+                target = self._watching.touched(asked.statement.table)  # type: ignore[attr-defined]
                 changes = self._bulk(asked, target)
                 self._search([each for each in touched if each not in target])
-            elif not (columns or self._gives_out(asked)):
-                self._search(touched)
+            else:
+                self._search(self._untold(given, touched))
         result = asked.invoke_statement()
         for change in changes:
             change.within = transaction_of(asked.session)
         self._state(asked.session).changes += changes
         if isinstance(result, ChunkedIteratorResult):
             self._wrap(asked, result, columns)
-        elif isinstance(result, IteratorResult) and described(asked.statement):
+        elif isinstance(result, IteratorResult) and given:
             # What an insert or update gives back.
             frozen = result.freeze()
             self._seen(self._state(asked.session), frozen.data, columns)
             return frozen()
         return result
-
-    def _gives_out(self, asked: ORMExecuteState) -> bool:
-        """Whether its rows have watched objects in them."""
-        return any(self._watched(each.class_) for each in asked.all_mappers)
 
     def _search(self, touched: Iterable[Watched]) -> None:
         """Personal data is looked through, and what comes out tells not whose it is."""
@@ -287,36 +242,46 @@ class SessionAudit:
         if asked.execution_options.get("prebuffer_rows"):  # of an asynchronous session: at once
             read = list(chunks(None))
             result.chunks = lambda _size: iter(read)
-            result.iterator = itertools.chain.from_iterable(read)
+            result.iterator = chain.from_iterable(read)
             return
         result.chunks = chunks
         if size := asked.execution_options.get("yield_per"):
             result.yield_per(size)
         else:
-            result.iterator = itertools.chain.from_iterable(chunks(None))
+            result.iterator = chain.from_iterable(chunks(None))
 
-    def _columns(self, asked: ORMExecuteState) -> _Columns:
+    def _columns(self, given: Iterable[Place]) -> _Columns:
         """Watched classes of which a statement gives out columns, and where the subject is."""
-        found: dict[Any, tuple[Watched, int | None]] = {}
-        for place, each in enumerate(described(asked.statement)):
-            entity: Any = inspect(each.get("entity"), raiseerr=False)
-            if entity is None or each["expr"] is each["entity"]:
+        found: dict[Any, tuple[Watched, tuple[int, ...] | None]] = {}
+        for place in given:
+            if place.entity is None or place.whole:
                 continue
-            if (watched := self._watched(entity.mapper.class_)) is not None:
-                _, at = found.get(entity, (watched, None))
-                is_subject = attribute_of(each["expr"]) == watched.subject
-                found[entity] = (watched, place if is_subject else at)
+            if (watched := self._watching.of(place.entity.mapper.class_)) is not None:
+                _, at = found.get(place.entity, (watched, None))
+                is_subject = attribute_of(place.expression) == watched.subject
+                found[place.entity] = (watched, place.at if is_subject and place.at else at)
         return list(found.values())
 
+    def _untold(self, given: Sequence[Place], touched: Sequence[Watched]) -> Sequence[Watched]:
+        """Watched classes of which no read will tell: of all, or only of those that come out."""
+        told = {self._watching.of(each.entity.mapper.class_) for each in given if each.entity}
+        if told.isdisjoint(touched):
+            return touched
+        out = (self._watching.touched(select(each.expression)) for each in given if not each.whole)
+        return [each for each in dict.fromkeys(chain.from_iterable(out)) if each not in told]
+
     def _loaded(self, session: Session, instance: Any) -> None:
-        if self._watched(type(instance)) is not None:
+        if self._tells(type(instance)):
             self._state(session).fresh.append(instance)
+
+    def _tells(self, kind: type) -> bool:
+        return bool(self._watching.of(kind) or self._watching.borrowed(kind))
 
     def _seen(self, state: State, rows: Sequence[Any], columns: _Columns) -> None:
         """Rows are about to be given out."""
         for row in rows:
             for each in row if isinstance(row, tuple) else (row,):
-                if self._watched(type(each)) is not None:
+                if self._tells(type(each)):
                     state.given.append(each)
         if state.depth:
             return  # loaded for another statement, whose record will tell of it
@@ -325,12 +290,15 @@ class SessionAudit:
 
     def _read(self, loaded: Iterable[Any], rows: Sequence[Any], columns: _Columns) -> None:
         """Tell of what is about to be given out."""
+        borrowed = (self._watching.borrowed(type(each)) for each in loaded)
+        self._search(dict.fromkeys(chain.from_iterable(borrowed)))
         facts: dict[Watched, list[Fact]] = {}
         for watched, at in columns:
-            ids = [() if at is None or row[at] is None else (str(row[at]),) for row in rows]
-            facts.setdefault(watched, []).extend([Fact(each, "") for each in ids])
+            ids = [None if at is None else reduce(getitem, at, row) for row in rows]
+            named = [() if each is None else (str(each),) for each in ids]
+            facts.setdefault(watched, []).extend([Fact(each, "") for each in named])
         for each in loaded:
-            if (of_it := self._watched(type(each))) is not None:
+            if (of_it := self._watching.of(type(each))) is not None:
                 facts.setdefault(of_it, []).append(fact_of(of_it, each))
         for watched, told in facts.items():
             self._tell(
@@ -349,7 +317,7 @@ class SessionAudit:
         """What a statement on many rows is about to change."""
         action = "insert" if asked.is_insert else "update" if asked.is_update else "delete"
         mapper = asked.bind_mapper
-        mapped = None if mapper is None else self._watched(mapper.class_)
+        mapped = None if mapper is None else self._watching.of(mapper.class_)
         claims, at = self._claims(), datetime.now().astimezone()
         changes = []
         for watched in touched:
@@ -362,14 +330,26 @@ class SessionAudit:
             ]
         return changes
 
-    def _flushed(self, session: Session, _context: object) -> None:
+    def _flushing(self, session: Session, _context: UOWTransaction, _some: object) -> None:
+        for each in (*session.new, *session.dirty, *session.deleted):
+            if (watched := self._watching.of(type(each))) is not None:
+                check_transactional(session, mapper=inspect(each).mapper)
+                ask_whose(session, watched, each)
+
+    def _flushed(self, session: Session, context: UOWTransaction) -> None:
         state, within = self._state(session), transaction_of(session)
-        dirty = [e for e in session.dirty if session.is_modified(e, include_collections=False)]
-        flushed = (("insert", session.new), ("update", dirty), ("delete", session.deleted))
+        # Orphans are not in `session.deleted`; one that lost its parent is in `session.dirty`.
+        gone = [s.obj() for s, (gone, only_listed) in context.states.items() if gone > only_listed]
+        dirty = [
+            each
+            for each in session.dirty.difference(gone)
+            if session.is_modified(each, include_collections=False)
+        ]
+        flushed = (("insert", session.new), ("update", dirty), ("delete", gone))
         changes = []
         for action, instances in flushed:
             for each in instances:
-                if (watched := self._watched(type(each))) is None:
+                if (watched := self._watching.of(type(each))) is None:
                     continue
                 details = {"attributes": changed_in(each)} if action == "update" else {}
                 claims, at = self._claims(), datetime.now().astimezone()
