@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.audit.producer import CATALOGUE, TENANT, access, signed
-from tests.audit.tenant import LOG, TILL, indices, opened, tenant, types
+from tests.audit.tenant import LOG, TILL, indices, opened, tenant, types, values
 from tests.audit.test_verifying import said, spoiled
 from tlog.audit import Draft, EventRefused, intake, sign_event
 from tlog.audit.intake import Recorded
@@ -152,6 +152,37 @@ async def test_long_events_make_short_batches(
         answers = await asyncio.gather(*calls)
     assert [i for each in answers for i in indices(each)] == list(range(2, 22))
     assert lengths == [4, 4, 4, 4, 4]
+
+
+async def test_whatever_happens_ahead_the_log_is_waited_for(
+    tmp_path: Path, verifiers: Verifiers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts whose leaves it does not have yet would be taken for orphans."""
+    one_round_each(monkeypatch)
+    events = [signed(access("user@example.com"), seq) for seq in range(1, 2 * COUNT + 1)]
+    async with tenant(tmp_path, verifiers=verifiers) as records:
+        sync = records.log.sequencer._store.sync
+
+        def slow() -> None:
+            time.sleep(0.5)
+            sync()
+
+        async def fails(_intake: intake.Intake, _this: Round) -> bool:
+            if records.log.sequencer.pending:
+                raise MemoryError
+            return False
+
+        with monkeypatch.context() as patched:
+            patched.setattr(records.log.sequencer._store, "sync", slow)
+            patched.setattr(intake.Intake, "read_ahead", fails)
+            with pytest.raises(Unavailable):
+                await records.accept(events[:COUNT])
+        outcomes = await records.accept(events)
+        assert [o.duplicate for o in outcomes if isinstance(o, Recorded)] == [
+            *[True] * COUNT, *[False] * COUNT,
+        ]  # fmt: skip
+        for index in range(2, 2 * COUNT + 2):
+            assert values(records, index)[1] == {"id": "user@example.com"}
 
 
 async def test_a_process_that_is_busy_is_not_waited_for_alone(

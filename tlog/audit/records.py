@@ -286,11 +286,17 @@ class Records:
         return placed
 
     async def _meanwhile(self, this: Round, waiting: Awaitable[T]) -> T:
-        """Read ahead until something is done."""
+        """Read ahead until something is done.
+
+        It is waited for whatever happens: what the disk does not have yet would seem lost.
+        """
         done = asyncio.ensure_future(waiting)
-        while not done.done():
-            if not await self._intake.read_ahead(this):
-                break
+        try:
+            while not done.done():
+                if not await self._intake.read_ahead(this):
+                    break
+        finally:
+            await asyncio.wait([done])
         return await done
 
     async def _recover(self) -> State:
@@ -299,7 +305,7 @@ class Records:
             raise Unavailable(f"the log takes no entries: {refusal}")
         self.vault.recover()
         state = load_state(self.vault.store, self.root)
-        await replay(state, self.log, self.vault.store)
+        await replay(state, self.log, self.vault)
         try:
             state.registry.key(self._signer.vkey.label, now=self.clock())
         except EventRefused as refusal:
