@@ -229,6 +229,33 @@ async def test_who_was_erased_does_not_come_back_in_silence(tmp_path: Path) -> N
         assert records.read(8).parts[1].erasure == Erasure(11, "R-2")
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_nor_does_who_came_in_a_round_that_failed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    """Its vault was written, with a key for her; what opens nothing does not make her known."""
+    late = signed(access(ALICE), 2)
+
+    def busy(_sequencer: Sequencer, _entries: Any) -> Any:
+        raise Overloaded("much to do", retry_after=1.0)
+
+    async with governed(tmp_path) as records:
+        await records.accept([signed(access(ALICE, BOB), 1)])
+        await submit(records, order().encode())
+        with monkeypatch.context() as patched:
+            patched.setattr(Sequencer, "submit", busy)
+            with pytest.raises(Overloaded):
+                await records.accept([late])
+        if not restarted:
+            await records.accept([late])
+            assert types(records, 6) == ["access.read", "log.enrolled_again"]
+    if restarted:
+        async with opened(tmp_path) as records:
+            assert records.vault.find_subject(ALICE) is None
+            await records.accept([late])
+            assert types(records, 6) == ["access.read", "log.enrolled_again"]
+
+
 async def test_many_recipients_are_bounded(tmp_path: Path) -> None:
     async with governed(tmp_path) as records:
         await records.accept(

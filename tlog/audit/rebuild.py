@@ -22,11 +22,13 @@ from tlog.audit.jws import parse_jws, verify_jws
 from tlog.audit.leaf import parse_leaf
 from tlog.audit.obligations import OBLIGING, Obligations, Obliging
 from tlog.audit.producers import Registry
+from tlog.audit.shredding import Shredding
 from tlog.audit.times import parse_time
 from tlog.audit.vault import (
     KEY_ID_SIZE,
     MERGED,
     MERGED_KNOWN,
+    Vault,
     merged_row,
     part_key,
     split_part,
@@ -96,14 +98,14 @@ def load_state(store: SealedStore, root: VerifierKey) -> State:
     )
 
 
-async def replay(state: State, log: Log, store: SealedStore) -> None:
+async def replay(state: State, log: Log, vault: Vault) -> None:
     """Take in what the log has beyond the state, and settle what was under way.
 
     Raises:
         AuditError: the log is behind the vault.
         StoreError: the vault cannot be written.
     """
-    size = log.sequencer.edge.size
+    store, size = vault.store, log.sequencer.edge.size
     if state.size > size:
         raise AuditError(
             f"the vault knows {state.size} entries, the log has {size}: one of them was restored "
@@ -123,10 +125,17 @@ async def replay(state: State, log: Log, store: SealedStore) -> None:
                 store.write([("pending", key, None)])
         store.write([("events", key, row) for key, row in puts.items()])
         await asyncio.sleep(0)
+    orphans = Shredding(vault)
     for hashed, key in pending.items():
         # The log itself is asked again: no part that belongs to a leaf may be taken for an orphan.
-        known = _find(log, hashed, size) is not None
-        store.write([("pending", key, None)] if known else _orphans(store, key))
+        if _find(log, hashed, size) is None:
+            orphans.discard(key)
+        orphans.puts.append(("pending", key, None))
+    orphans.drop_unneeded()
+    if orphans.ranges:
+        store.begin_shred(orphans.puts, orphans.ranges)
+    else:
+        store.write(orphans.puts)
     if state.size > state.saved:
         store.write([state.snapshot()])
 
@@ -178,14 +187,3 @@ def _find(log: Log, hashed: bytes, size: int) -> int | None:
         return log.reader.index_of(hashed, size)
     except EntryNotFound:
         return None
-
-
-def _orphans(store: SealedStore, key: bytes) -> list[Put]:
-    """Delete the parts of an event whose leaf never came into the log."""
-    puts: list[Put] = [("pending", key, None)]
-    for part, row in store.items("parts", key):
-        puts.append(("parts", part, None))
-        for owner in split_part(row)[0]:
-            puts.append(("by_subject", owner + part, None))
-            puts.append(("state", merged_row(owner, key), None))
-    return puts

@@ -34,7 +34,7 @@ class Shredding:
     vault: Vault
     puts: list[Put] = field(default_factory=list)
     ranges: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
-    _expired: set[bytes] = field(default_factory=set)
+    _parted: set[bytes] = field(default_factory=set)
 
     def _put(self, family: str, key: bytes, value: bytes | None) -> None:
         self.puts.append((family, key, value))
@@ -68,19 +68,31 @@ class Shredding:
             row = owner + key
             if self.vault.store.get("by_subject", row) is not None:
                 self._put("by_subject", row, None)
-                self._expired.add(row)
+                self._parted.add(row)
             merged = merged_row(owner, key[:RECORD_SIZE])
             if self.vault.store.get("state", merged) is not None:
                 self._put("state", merged, None)
 
+    def discard(self, record: bytes) -> None:
+        """A record, by its event id and leaf hash, never came into the log; nor did who is in it.
+
+        Its parts need not be shredded: keys that are new with them are, and nobody erased others.
+        """
+        for part, row in self.vault.store.items("parts", record):
+            self.puts.append(("parts", part, None))
+            for owner in split_part(row)[0]:
+                self.puts.append(("by_subject", owner + part, None))
+                self.puts.append(("state", merged_row(owner, record), None))
+                self._parted.add(owner + part)
+
     def drop_unneeded(self) -> None:
-        """Destroy the keys that open nothing any more, now that parts have expired."""
-        keys = {row[:KEY_ID_SIZE] for row in self._expired}
+        """Destroy the keys that open nothing any more, now that parts have gone."""
+        keys = {row[:KEY_ID_SIZE] for row in self._parted}
         unneeded = [
             key_id
             for key_id in keys
             if self.vault.live_key(key_id) is not None
-            and all(key_id + key in self._expired for key in self.vault.parts_of(key_id))
+            and all(key_id + key in self._parted for key in self.vault.parts_of(key_id))
         ]
         for key_id in unneeded:
             self._put("keys", key_id, None)
