@@ -6,6 +6,7 @@ import json
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -25,6 +26,7 @@ from tlog.audit.search import Query, search
 from tlog.audit.survey import erased_at
 from tlog.audit.vault import Erasure, Part, split_part
 from tlog.log import Overloaded
+from tlog.log.sequencer import Sequencer
 
 BOB = "bob@example.com"
 LOOK = Access(Caller("olga", "local_user"), "request R-1")

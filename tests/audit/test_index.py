@@ -41,6 +41,8 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
         "other log",
         "other version",
         "garbage",
+        "other format",
+        "a name that is none",
         "no rows",
         "a table less",
         "a record less",
@@ -59,6 +61,11 @@ async def test_an_index_that_is_not_the_logs_is_made_anew(tmp_path: Path, harm: 
     if harm == "garbage":
         for each in path.parent.iterdir():
             each.write_bytes(b"garbage" * 1000)
+    elif harm == "other format":
+        data = path.read_bytes()
+        path.write_bytes(data[:47] + b"\x80" + data[48:])
+    elif harm == "a name that is none":
+        path.write_bytes(path.read_bytes().replace(b"by_time", b"b\xf9_time", 1))
     elif harm == "removed":
         Index.remove(tmp_path / "log")
     else:

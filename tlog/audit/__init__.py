@@ -24,8 +24,9 @@ One event, from receipt to answer, in `records.Records`; each step is durable be
 5. the marks are taken away, the event ids get their indices, and the callers their answer.
 
 After a kill between 3 and 4 the marks have no leaves, and their parts are deleted, with the keys
-that open nothing else: nothing was answered. Between 4 and 5 the leaves are read from the log again, and step 5 is done for them. An
-event sent again is found by its id. Everything but keys and parts is derived from the log.
+that open nothing else: nothing was answered. Between 4 and 5 the leaves are read from the log
+again, and step 5 is done for them. An event sent again is found by its id. Everything but keys and
+parts is derived from the log.
 
 **Tokens** (`tokens`) stand in the leaf, in epochs of a quarter. Evidence class: HMAC under the
 tenant's key of the epoch; survives an erasure, as the record of a request must (11 CCR 7101).

@@ -374,10 +374,11 @@ class Index:
                     f"it takes more than {SECONDS:g} seconds: ask for less, with --since and "
                     "--until, or one more condition"
                 ) from None
-            if str(error).startswith("no such"):  # table, or column
+            # A table, or a column; "unsupported file format".
+            if str(error).startswith(("no such", "unsupported")):
                 raise IndexDamaged(f"{self._path}: {error}") from None
             raise AuditError(f"{self._path}: {error}") from None
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise IndexDamaged(f"{self._path}: {error}") from None
 
 
