@@ -6,13 +6,17 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import pytest
 
 from tests.audit.producer import CATALOGUE, SHOP, TENANT, signer_of
 from tlog.audit import Draft
 from tlog.audit.indexer import indexing
 from tlog.audit.intake import Outcome, Recorded
 from tlog.audit.records import Records
+from tlog.audit.survey import claims_at
 from tlog.audit.vault import Vault
 from tlog.log import Log, LogConfig, create_log
 from tlog.notes import Signer
@@ -78,6 +82,20 @@ def types(records: Records, start: int = 0) -> list[str]:
 def values(records: Records, index: int) -> list[dict[str, Any]]:
     """What each part of a record says, as far as it opens."""
     return [{d.name: d.value for d in p.disclosures} for p in records.read(index).parts]
+
+
+class Reading:
+    """Which records a module reads: how many, and how many while nobody else may record."""
+
+    def __init__(self, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.total = self.alone = 0
+
+        def read(records: Records, index: int) -> Any:
+            self.total += 1
+            self.alone += records._exclusive.locked()
+            return claims_at(records, index)
+
+        monkeypatch.setattr(module, "claims_at", read)
 
 
 NOW = datetime(2026, 1, 31, 17, 30, tzinfo=UTC)

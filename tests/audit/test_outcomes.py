@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.audit.approvers import DPO, governed, order
 from tests.audit.producer import ALICE, access, received, signed
-from tests.audit.tenant import indices, opened
+from tests.audit.tenant import Reading, indices, opened
 from tlog.audit import Draft, catalogue, outcomes
 from tlog.audit.erasing import Receipt, submit
 from tlog.audit.errors import OrderRefused
@@ -24,7 +24,6 @@ from tlog.audit.personal import find_personal
 from tlog.audit.reading import Access, Caller
 from tlog.audit.records import Records
 from tlog.audit.search import Query, find
-from tlog.audit.survey import claims_at
 from tlog.log import Unavailable
 
 LOOK = Access(Caller("olga", "local_user"), "request R-1", "R-1")
@@ -201,27 +200,13 @@ async def test_a_request_of_very_many_records(tmp_path: Path) -> None:
         ]
 
 
-class Reading:
-    """What is read of a request's records: how many, and how many while nobody else may record."""
-
-    def __init__(self, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.total = self.alone = 0
-
-        def read(records: Records, index: int) -> Any:
-            self.total += 1
-            self.alone += records._exclusive.locked()
-            return claims_at(records, index)
-
-        monkeypatch.setattr(outcomes, "claims_at", read)
-
-
 async def test_others_record_while_very_many_records_of_a_request_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with governed(tmp_path) as records:
         drafts = [said("system_erased", number, system=f"s{number % 3}") for number in range(1000)]
         await record(records, received(), *drafts)
-        reading = Reading(records, monkeypatch)
+        reading = Reading(outcomes, monkeypatch)
         receipt = await submit(records, order().encode())
         assert len(receipt.claims["system_results"]) == 3
         assert (reading.total, reading.alone) == (1001, 0)
@@ -246,7 +231,7 @@ async def test_what_comes_while_it_is_read_is_told_and_little_of_it_read_alone(
             return read
 
         monkeypatch.setattr(Outcomes, "catch_up", interrupted)
-        reading = Reading(records, monkeypatch)
+        reading = Reading(outcomes, monkeypatch)
         receipt = await submit(records, order().encode())
         told = receipt.claims["system_results"]
         assert told[0].endswith(": s000")
@@ -260,7 +245,7 @@ async def test_nothing_is_read_for_an_order_that_is_refused_or_was_carried_out(
 ) -> None:
     async with governed(tmp_path) as records:
         await record(records, received(), said("system_erased", system="crm"))
-        reading, made = Reading(records, monkeypatch), order()
+        reading, made = Reading(outcomes, monkeypatch), order()
         with pytest.raises(OrderRefused, match="signatures"):
             await submit(records, order(Kind.ERASE, DPO).encode())
         assert reading.total == 0

@@ -11,14 +11,12 @@ import pytest
 
 from tests.audit.approvers import DPO, governed, order
 from tests.audit.producer import ALICE, access, merged, received, signed
-from tests.audit.tenant import indices
+from tests.audit.tenant import Reading, indices
 from tests.audit.test_expiry import Clock, at, passed
 from tlog.audit import Draft, erasing, survey
 from tlog.audit.erasing import submit
 from tlog.audit.errors import Held, OrderRefused
 from tlog.audit.orders import Kind
-from tlog.audit.records import Records
-from tlog.audit.survey import claims_at
 
 BOB = "bob@example.com"
 
@@ -26,20 +24,6 @@ BOB = "bob@example.com"
 def disclosed(recipient: str, **public: str) -> Draft:
     told = {"purpose": "x", "recipient": recipient, **public}
     return access(ALICE, type="access.disclose", public=told)
-
-
-class Reading:
-    """What is read of a subject's records: how many, and how many while nobody else may record."""
-
-    def __init__(self, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.total = self.alone = 0
-
-        def read(records: Records, index: int) -> Any:
-            self.total += 1
-            self.alone += records._exclusive.locked()
-            return claims_at(records, index)
-
-        monkeypatch.setattr(survey, "claims_at", read)
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, *what: Callable[[], Awaitable[Any]]) -> None:
@@ -61,7 +45,7 @@ async def test_others_record_while_very_many_records_of_a_subject_are_read(
     async with governed(tmp_path) as records:
         made = [signed(disclosed(f"r{seq % 7}"), seq) for seq in range(1, 501)]
         assert len(indices(await records.accept(made))) == 500
-        reading = Reading(records, monkeypatch)
+        reading = Reading(survey, monkeypatch)
         receipt = await submit(records, order().encode())
         assert (reading.total, reading.alone) == (500, 0)
         assert receipt.claims["count"] == 1000
@@ -82,7 +66,7 @@ async def test_what_comes_meanwhile_is_counted_and_little_of_it_read_alone(
             await records.accept([signed(disclosed("few"), 203)])
 
         meanwhile(monkeypatch, many, few)
-        reading = Reading(records, monkeypatch)
+        reading = Reading(survey, monkeypatch)
         receipt = await submit(records, order().encode())
         assert (reading.total, reading.alone) == (202, 1)
         assert receipt.claims["count"] == 2 * 202
@@ -132,7 +116,7 @@ async def test_nothing_is_read_for_an_order_that_is_refused_or_was_carried_out(
 ) -> None:
     async with governed(tmp_path) as records:
         await records.accept([signed(access(ALICE), 1)])
-        reading, made = Reading(records, monkeypatch), order()
+        reading, made = Reading(survey, monkeypatch), order()
         for refused in (order(Kind.ERASE, DPO), order(subject="")):
             with pytest.raises(OrderRefused):
                 await submit(records, refused.encode())
