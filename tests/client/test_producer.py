@@ -355,6 +355,24 @@ def test_decorator(tmp_path: Path, taker: Taker) -> None:
     assert [event.subject_ids() for event in taker.events] == [[ALICE], [ALICE]]
 
 
+def test_what_is_yet_to_run_is_no_success(tmp_path: Path, taker: Taker) -> None:
+    async def denied() -> None:
+        raise PermissionError
+
+    def wrapped() -> Any:  # as many decorators do
+        return denied()
+
+    def pages() -> Any:
+        return (number for number in range(3))
+
+    with producer(taker, tmp_path) as shop:
+        for later in (wrapped, pages):
+            with pytest.raises(TypeError, match="yet to run"):
+                shop.recorded("access.read", **READ)(later)()
+        assert shop.flush(10)
+    assert [event.claims["outcome"] for event in taker.events] == ["failure"] * 2
+
+
 async def test_coroutines_do_not_block_the_loop(
     tmp_path: Path, taker: Taker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,6 +235,7 @@ class Producer:
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Decorate a function, plain or async: each call of it is an `operation`.
 
+        It must be done when it returns: TypeError if it gives back a coroutine or a generator.
         A claim, or the subject, that is a function gets the arguments of the call:
 
             @producer.recorded("access.read", subject=lambda customer: customer, purpose="support")
@@ -261,7 +262,7 @@ class Producer:
             @functools.wraps(function)
             def call(*args: P.args, **kwargs: P.kwargs) -> R:
                 with operation(*args, **kwargs):
-                    return function(*args, **kwargs)
+                    return _done(function(*args, **kwargs))
 
             return call
 
@@ -285,3 +286,15 @@ class Producer:
             self.flush(timeout)
         self._drain.close()
         self.spool.close()
+
+
+def _done(result: R) -> R:
+    """What a function gave back, if nothing of it is yet to run."""
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            f"a {type(result).__name__} is yet to run: decorate the async function itself, or use "
+            "`operation`"
+        )
+    return result

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ForeignKey,
     create_engine,
     delete,
+    func,
     lambda_stmt,
     select,
     update,
@@ -153,7 +154,7 @@ MIXED = Shop.name + Customer.email
         (select(Shop.name), []),
         (select(Visit, select(Customer.email).scalar_subquery()), "both"),
         (select(Visit, CUSTOMERS.c.mail).join(Customer, Customer.id == Visit.day), "both"),
-        (select(Visit.who, MIXED).where(Customer.id == Visit.day, Shop.id == 1), "both"),
+        (select(Visit.who, MIXED).where(Customer.id == Visit.day, Shop.id == Visit.day), "both"),
         (select(Visit).join(Customer, Customer.id == Visit.day), [read("c1", "c2", "c3")]),
         (lambda_stmt(lambda: select(Customer)), [read("c1", "c2", "c3")]),
         (select(Bundle("b", Customer.id, Customer.email)), [read("c1", "c2", "c3")]),
@@ -276,6 +277,32 @@ def test_an_upsert_is_about_those_whom_it_overwrites(
         session.execute(statement, given)
         session.commit()
     assert brief(told()) == [wrote("insert", *whom)]
+
+
+@pytest.mark.parametrize("made", ["before", "after"])
+def test_who_is_listened_to_twice_is_heard_once(
+    engine: Engine, audit: SessionAudit, told: Told, made: str
+) -> None:
+    class Ours(Session):
+        pass
+
+    before = sessionmaker(engine, class_=Ours)
+    audit.listen(Ours)
+    audit.listen(Ours)
+    sessions = before if made == "before" else sessionmaker(engine, class_=Ours)
+    with sessions() as session, acting("support"):
+        for heard in (sessions, session, session):
+            audit.listen(heard)
+        session.execute(select(func.count(Customer.id))).all()
+        session.execute(update(Customer).where(Customer.id == 1).values(name="x"))
+        session.add(Customer(email="n@example.com"))
+        session.commit()
+    assert brief(told()) == [
+        ("access.read", "select", "success", "customers"),
+        wrote("update", "c1"),
+        wrote("insert", "n"),
+    ]
+    assert [event["count"] for event in told()] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("made_by", [None, Session, sessionmaker()])

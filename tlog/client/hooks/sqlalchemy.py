@@ -113,6 +113,7 @@ class SessionAudit:
         self._producer = producer
         self._otherwise = otherwise
         self._watching = Watching()
+        self._heard: list[type] = []
 
     def watch(
         self,
@@ -144,8 +145,19 @@ class SessionAudit:
         return declare
 
     def listen(self, sessions: Any) -> None:
-        """Listen to a sessionmaker or a session, asynchronous or not, or a subclass of Session."""
+        """Listen to a sessionmaker or a session, asynchronous or not, or a subclass of Session.
+
+        One of a class that is listened to is so already; listen to the class first.
+        """
         target = sync_sessions(sessions)
+        kind = target if isinstance(target, type) else getattr(target, "class_", type(target))
+        one = target.info if isinstance(target, Session) else {}
+        if self in one or issubclass(kind, tuple(self._heard)):
+            return  # who is heard twice would be recorded twice
+        if isinstance(target, Session):
+            self._state(target)
+        else:
+            self._heard.append(kind)
         for name, call in (
             ("do_orm_execute", self._execute),
             ("loaded_as_persistent", self._loaded),
