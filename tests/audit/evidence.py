@@ -181,7 +181,7 @@ async def erased_as_nobody_ordered(
         A record and its erasure, by how that lies.
     """
     erased = {}
-    lies = ("event_id", "approvers", "reason", "order", "nobody", "again", "several")
+    lies = ("event_id", "approvers", "reason", "order", "nobody", "again", "several", "late")
     for number, lie in enumerate(lies):
         who = f"{lie}@example.com"
         draft = received(occurred_at=clock(), subjects=[{"id": who}])
@@ -203,6 +203,9 @@ async def erased_as_nobody_ordered(
             case "several":  # the key of one, told of as if it were that of two
                 claims["order"] = made.kept()
                 about.append({"id": "bob@example.com"})
+            case "late":  # what was not carried out while it could be
+                made = order(subject=who, now=clock() - timedelta(days=8))
+                claims["order"], order_id = made.kept(), json.loads(made.payload)["order_id"]
             case _:
                 claims["order"] = made.kept()
                 claims[lie] = ["ciso", "dpo", "shop"] if lie == "approvers" else "another"

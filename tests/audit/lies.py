@@ -590,6 +590,11 @@ REMADE: dict[str, tuple[bytes, Remake, str]] = {
         lambda contents: contents,
         f": order: entry {ERASURE} carries it out, and it is for one erasure",
     ),
+    "an order that expired long before it was carried out": (
+        GOOD.unordered["late"],
+        lambda contents: contents,
+        ": expires_at: it had expired",
+    ),
     "one erasure of two": (
         GOOD.unordered["several"],
         lambda contents: contents,

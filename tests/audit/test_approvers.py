@@ -357,7 +357,8 @@ async def test_a_log_from_before_opens_as_it_was(
         made_now = order(Kind.ROTATE, COUNSEL, NEW_CISO, **keys)
         assert (await submit(records, made_now.encode())).index == 8
         verdict = await verdict_of(records, 8)
-        assert verdict.chosen()[0].approvers == ["ciso", "counsel"]
+        assert verdict.chosen()[0].approvers == {COUNSEL.vkey.label: 5, NEW_CISO.vkey.label: 6}
+        assert verdict.alone == [5, 6]
 
 
 async def test_evidence_proves_who_let_an_approver_in(tmp_path: Path) -> None:
@@ -369,7 +370,11 @@ async def test_evidence_proves_who_let_an_approver_in(tmp_path: Path) -> None:
         verdict = await verdict_of(records, 4)
         keys = {0: "key", 2: "key", 3: "key", 5: "key", 6: "key"}
         assert whys(verdict) == keys | {4: "chosen", 7: "gone"}
-        found = {each.record.index: list(each.approvers) for each in verdict.records}
+        assert verdict.alone == []
+        found = {
+            each.record.index: [label.partition("+")[0] for label in each.approvers]
+            for each in verdict.records
+        }
         assert found[5] == ["ciso", "dpo"]
         assert found[6] == ["counsel", "dpo"]
         assert found[7] == ["ciso", "counsel"]

@@ -122,6 +122,19 @@ async def test_an_operator_who_puts_in_what_a_revoked_key_signed(tmp_path: Path)
             await packed(records, 3)
 
 
+async def test_an_operator_who_makes_an_approver_alone(tmp_path: Path) -> None:
+    """With two of them anybody could be erased upon an order of two: whoever verifies is told."""
+    async with governed(tmp_path) as records:
+        (index,) = indices(await records.accept([signed(received())]))
+        await submit(records, order().encode())
+        assert (await verdict_of(records, index)).alone == []
+        puppet = split(signed(registration(signer_of("legal", 61), "approver"), 9, LOG))[0]
+        leaf = encode_leaf(Leaf(puppet, records.clock(), ()))
+        (made,) = await records.log.sequencer.submit([leaf])
+        verdict = await verdict_of(records, index, made)
+    assert verdict.alone == [made]
+
+
 @pytest.mark.parametrize(
     ("type_name", "claims"),
     [

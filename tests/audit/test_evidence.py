@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.audit.approvers import CISO, DPO
 from tests.audit.authority import make_root
 from tests.audit.evidence import (
     ACCESSED,
@@ -119,7 +120,8 @@ def test_after_an_erasure_the_old_package_holds_and_the_new_one_proves_it() -> N
     (erasure,) = [each for each in verdict.records if each.record.item.why is Why.GONE]
     assert (erasure.record.index, erasure.registered) == (ERASURE, None)
     # Two approvers have signed the order, with keys that the log knew.
-    assert erasure.approvers == ["ciso", "dpo"]
+    assert erasure.approvers == {CISO.vkey.label: 3, DPO.vkey.label: 2}
+    assert verdict.alone == []
     assert {each.record.index for each in verdict.records if each.record.item.why is Why.KEY} == {
         0, 1, 2, 3,
     }  # fmt: skip

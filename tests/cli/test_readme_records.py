@@ -64,7 +64,10 @@ def test_the_commands_run_as_they_stand(session: subprocess.Popen[bytes], tmp_pa
     # It shows what was recorded, of one search after the other; and what went upon whose order.
     assert len(re.findall(r"subject id +alice@example\.com", out)) == 2
     assert "approved by ciso and dpo" in out
-    assert re.search(r"gone of subject 1: erased .* upon an order signed by ciso and dpo", out)
+    ordered = (
+        r"upon an order signed by ciso\+[0-9a-f]{8} of entry \d+ and dpo\+[0-9a-f]{8} of entry"
+    )
+    assert re.search(rf"gone of subject 1: erased .* {ordered}", out)
     assert "verified: 3 records of example.com/mylog" in out
     for name in ("metrics-2025.html", "feed.json", "alice.csv", "receipt.json", "case.zip"):
         assert (tmp_path / name).stat().st_size, name

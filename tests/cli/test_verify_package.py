@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.audit.approvers import CISO, DPO
 from tests.audit.evidence import (
     ACCESSED,
     ERASURE,
@@ -20,6 +22,9 @@ from tests.audit.evidence import (
 from tests.audit.producer import SHOP, signer_of
 from tests.audit.tenant import LOG
 from tests.cli.conftest import Run
+from tlog.cli.verdict import _notes
+
+BOTH = f"{CISO.vkey.label} of entry 3 and {DPO.vkey.label} of entry 2"
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def test_an_erasure(run: Run, files: Case, tmp_path: Path) -> None:
     result = run("verify", "--policy", tmp_path / "policy", tmp_path / "after.zip")
     assert result.code == 0
     text = result.out.decode()
-    told = f"erased at entry {ERASURE} under request R-1, upon an order signed by ciso and dpo; "
+    told = f"erased at entry {ERASURE} under request R-1, upon an order signed by {BOTH}; "
     told += "that entry is proven, and matched by its subject"
     assert f"gone of all subjects: {told}" in text
     assert f"gone of subject 1: {told}" in text
@@ -86,6 +91,13 @@ def test_an_erasure_that_nobody_ordered(run: Run, files: Case, tmp_path: Path) -
     assert f"{told}, and matched by its subject" in result.out.decode()
 
 
+def test_approvers_whom_the_log_made_alone(files: Case) -> None:
+    verdict = files.verify(files.after)
+    assert _notes(verdict) == []
+    (note,) = _notes(replace(verdict, alone=[9]))
+    assert note.startswith("entry 9 changes who approves, and has no order of the two approvers")
+
+
 def test_json(run: Run, files: Case, tmp_path: Path) -> None:
     result = run("verify", "--json", "--policy", tmp_path / "policy", tmp_path / "after.zip")
     one, two, verdict = map(json.loads, result.out.splitlines())
@@ -97,6 +109,7 @@ def test_json(run: Run, files: Case, tmp_path: Path) -> None:
         "erased_at": ERASURE,
         "erased_under": "R-1",
         "ordered_by": ["ciso", "dpo"],
+        "ordered_with": {CISO.vkey.label: 3, DPO.vkey.label: 2},
         "expired_at": None,
         "gone_matched": True,
     }
@@ -104,6 +117,7 @@ def test_json(run: Run, files: Case, tmp_path: Path) -> None:
     assert one["times"][0]["root_is_yours"] is False
     assert verdict["verified"] is True
     assert (verdict["service_key_is_yours"], verdict["policy_is_yours"]) == (False, True)
+    assert verdict["approvers_made_alone"] == []
     assert len(verdict["not_proven"]) == 7
     result = run("verify", "--json", "--policy", tmp_path / "policy", tmp_path / "expired.zip")
     told = [json.loads(line)["parts"][0] for line in result.out.splitlines()[:-1]]
@@ -123,7 +137,7 @@ def test_what_nothing_but_the_package_says(run: Run, files: Case, tmp_path: Path
     result = run("verify", "--policy", tmp_path / "policy", tmp_path / "others.zip")
     accessed = result.out.decode().split(f"entry {ACCESSED}  ")[1].split("entry 8  ")[0]
     shown = "its tokens cannot be compared with those of that entry"
-    assert f"under request R-2, upon an order signed by ciso and dpo; {word}{shown}" in accessed
+    assert f"under request R-2, upon an order signed by {BOTH}; {word}{shown}" in accessed
 
 
 def test_keys_from_the_environment_and_standard_input(

@@ -8,15 +8,16 @@ know; a stamp counts as an authority's when it leads to a root of the verifier's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from tlog.audit.approvers import check as check_alone
 from tlog.audit.approvers import check_ordered
 from tlog.audit.catalogue import Catalogue, default_catalogue
 from tlog.audit.errors import AuditError, EventRefused, OrderRefused
@@ -33,7 +34,14 @@ from tlog.audit.evidence import (
 from tlog.audit.evidence_file import read_package
 from tlog.audit.evidence_gone import check_gone
 from tlog.audit.jws import verify_jws
-from tlog.audit.orders import Kind, check_as_ordered, check_order, parse_document, read_order
+from tlog.audit.orders import (
+    Kind,
+    check_as_ordered,
+    check_order,
+    parse_document,
+    read_order,
+    signing_keys,
+)
 from tlog.audit.producers import Registry
 from tlog.audit.stamps import UNREADABLE, Authority, StampError, StampTime, verify_stamp
 from tlog.audit.times import parse_time
@@ -49,6 +57,8 @@ from tlog.notes import (
 )
 
 MAX_PEM: Final = 256 << 10
+_MEANWHILE: Final = timedelta(hours=1)
+"""From the look at an order to the record of what it ordered, at most; seconds, as a rule."""
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -105,8 +115,8 @@ class Proven:
     Attributes:
         registered: the entry that registered the key it is signed with; None for the first key of
             the log's own records.
-        approvers: of an erasure, or of the key of an approver, who signed the order for it; of
-            other records, nobody.
+        approvers: of an erasure, or of the key of an approver, the keys that signed the order for
+            it, and which entry registered each; of other records, none.
         matched: of each part whether the record that took it is matched with this one; None if it
             is not said to be gone. See `check_gone`.
         times: at most one for each authority.
@@ -114,7 +124,7 @@ class Proven:
 
     record: Record
     registered: int | None
-    approvers: Sequence[str]
+    approvers: Mapping[str, int | None]
     matched: Sequence[bool | None]
     times: Sequence[TimeBound]
 
@@ -126,6 +136,8 @@ class Verdict:
     Attributes:
         service_known: whether the verifier gave the key that all keys of producers lead back to.
         same_policy: whether the policy in the package is the verifier's; None if he has none.
+        alone: entries about approvers that are nobody's to record without an order of the two who
+            stood; a log of long ago may have some.
         records: all of them, by index; those that were chosen, of erasures, of keys.
     """
 
@@ -133,6 +145,7 @@ class Verdict:
     head: OpenedHead
     service_known: bool
     same_policy: bool | None
+    alone: Sequence[int]
     records: Sequence[Proven]
 
     def chosen(self) -> list[Proven]:
@@ -185,7 +198,7 @@ def check_package(
             f"the key of the log's own records is {contents.service}, and not the one that you "
             f"gave: {service}"
         )
-    signed = _check_signatures(contents, records)
+    signed, alone = _check_signatures(contents, records)
     for record in records:
         _check_inclusion(record, head.checkpoint)
     matched = check_gone(records)
@@ -201,6 +214,7 @@ def check_package(
         head,
         service is not None,
         None if policy is None else packed_policy == policy.with_max_age(None),
+        alone,
         [
             Proven(
                 record,
@@ -229,20 +243,22 @@ def _check_inclusion(record: Record, checkpoint: Checkpoint) -> None:
 
 def _check_signatures(
     contents: Contents, records: Sequence[Record]
-) -> dict[int, tuple[int | None, Sequence[str]]]:
+) -> tuple[dict[int, tuple[int | None, Mapping[str, int | None]]], list[int]]:
     """Verify each record with a key that was valid when it came in.
 
     Returns:
-        For each record the entry that registered its key, and who approved it.
+        For each record the entry that registered its key, and with which keys it was approved; and
+        which records say alone who approves, though two approvers stood.
     """
     catalogue = default_catalogue()
     registry = Registry.of_service(contents.service, since=_BEGINNING)
     registered: dict[str, int | None] = {contents.service.label: None}
-    signed: dict[int, tuple[int | None, Sequence[str]]] = {}
+    signed: dict[int, tuple[int | None, Mapping[str, int | None]]] = {}
+    alone: list[int] = []
     carried_out: dict[str, int] = {}
     for record in records:
         payload, received_at = record.payload, record.leaf.received_at
-        approvers: Sequence[str] = ()
+        approved_with: Sequence[str] = ()
         try:
             key = registry.key(record.jws.kid, now=received_at)
             verify_jws(record.jws, key)
@@ -251,36 +267,52 @@ def _check_signatures(
             registry.producers[key.name].check(record.type)
             if record.type.startswith(KEY_EVENTS):
                 catalogue.check_public(catalogue.type_of(payload), payload, recorded=True)
+                here: dict[str, Any] = {
+                    "tenant": contents.tenant,
+                    "catalogue": catalogue,
+                    "now": received_at,
+                }
                 if "order" in payload:
-                    approvers = check_ordered(
-                        payload,
-                        registry,
-                        tenant=contents.tenant,
-                        catalogue=catalogue,
-                        now=received_at,
-                    )
+                    check_ordered(payload, registry, **here)
+                    approved_with = signing_keys(parse_document(payload["order"].encode("ascii")))
+                elif not _may_be_said(payload, registry, **here):
+                    alone.append(record.index)
                 occurred_at = parse_time(payload["occurred_at"], field="occurred_at")
                 registry.apply(payload, occurred_at=occurred_at, received_at=received_at)
                 if "vkey" in payload:
                     registered[VerifierKey.parse(payload["vkey"]).label] = record.index
             elif record.type == ERASED and ("order" in payload or "approvers" in payload):
-                approvers = _check_order(record, contents.tenant, registry, catalogue)
-                # Its id is the order's: a second record with it is of what nobody signed.
-                first = carried_out.setdefault(payload["event_id"], record.index)
-                if first != record.index:
-                    raise OrderRefused(
-                        f"entry {first} carries it out, and it is for one erasure", field="order"
-                    )
+                approved_with = _check_order(
+                    record, contents.tenant, registry, catalogue, carried_out
+                )
         except (AuditError, NoteError) as error:
             raise EvidenceError(f"{directory_of(record.item)}: {error}") from None
+        approvers = {kid: registered[kid] for kid in sorted(approved_with)}
         signed[record.index] = (registered[record.jws.kid], approvers)
-    return signed
+    return signed, alone
+
+
+def _may_be_said(payload: Mapping[str, Any], registry: Registry, **here: Any) -> bool:
+    """Whether what comes in about an approver would be taken without an order, today."""
+    try:
+        check_alone(payload, registry, **here)
+    except EventRefused:
+        return False
+    return True
 
 
 def _check_order(
-    record: Record, tenant: str, registry: Registry, catalogue: Catalogue
+    record: Record,
+    tenant: str,
+    registry: Registry,
+    catalogue: Catalogue,
+    carried_out: dict[str, int],
 ) -> list[str]:
-    """Verify the order that an erasure keeps; who signed it."""
+    """Verify the order that an erasure keeps, and note that it is carried out.
+
+    Returns:
+        The keys that signed it.
+    """
     text = record.payload.get("order")
     if text is None:
         raise OrderRefused("approved by whom? The order is missing", field="order")
@@ -290,12 +322,19 @@ def _check_order(
     order = read_order(document, catalogue)
     if order.kind is not Kind.ERASE:
         raise OrderRefused("it orders something else", field="order")
-    # It was looked at a moment before its record came in, and may have expired in between.
+    # It was looked at a while before its record came in, and may have expired in between.
     now = min(record.leaf.received_at, order.expires_at - timedelta(microseconds=1))
     approvers = check_order(document, order, registry, tenant=tenant, now=now)
     ordered = {"event_id": order.order_id, "approvers": approvers, "reason": order.reason}
     check_as_ordered(record.payload, {**ordered, "request_id": order.request_id})
-    return approvers
+    # Its id is the order's: a second record with it is of what nobody signed.
+    if (first := carried_out.setdefault(order.order_id, record.index)) != record.index:
+        raise OrderRefused(
+            f"entry {first} carries it out, and it is for one erasure", field="order"
+        )
+    if record.leaf.received_at >= order.expires_at + _MEANWHILE:
+        raise OrderRefused("it had expired when its record came in", field="expires_at")
+    return signing_keys(document)
 
 
 def _check_stamp(

@@ -408,6 +408,11 @@ def signers(document: Document) -> list[str]:
     return [_name(signed) for signed in document.signatures]
 
 
+def signing_keys(document: Document) -> list[str]:
+    """The keys that are said to have signed, as `<approver>+<key ID>`; nothing is verified."""
+    return [parse_jws(signed, typ=TYPE).kid for signed in document.signatures]
+
+
 def _name(signed: str) -> str:
     return parse_jws(signed, typ=TYPE).kid.partition("+")[0]
 

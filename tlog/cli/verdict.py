@@ -88,6 +88,7 @@ def say(verdict: Verdict, out: Output) -> None:
         service_key=str(contents.service),
         service_key_is_yours=verdict.service_known,
         policy_is_yours=verdict.same_policy,
+        approvers_made_alone=list(verdict.alone),
         not_proven=list(NOT_PROVEN),
     )
 
@@ -97,7 +98,9 @@ def _printable(lines: Sequence[str]) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _record(proven: Proven, approvers: Mapping[int, Sequence[str]]) -> tuple[str, dict[str, Any]]:
+def _record(
+    proven: Proven, approvers: Mapping[int, Mapping[str, int | None]]
+) -> tuple[str, dict[str, Any]]:
     from tlog.audit.evidence_page import public_claims, shown_value
     from tlog.audit.times import format_time
 
@@ -132,20 +135,22 @@ def _record(proven: Proven, approvers: Mapping[int, Sequence[str]]) -> tuple[str
 
 
 def _part(
-    number: int, part: Part, matched: bool | None, approvers: Mapping[int, Sequence[str]]
+    number: int, part: Part, matched: bool | None, approvers: Mapping[int, Mapping[str, int | None]]
 ) -> tuple[list[str], dict[str, Any]]:
     from tlog.audit.evidence_page import part_name, shown_value, told_gone
 
     of, gone = part_name(number), part.gone
-    ordered_by = approvers[gone.index] if gone else ()
+    ordered_with = approvers[gone.index] if gone else {}
     lines = [
         f"  disclosed {of}: {disclosure.name}: {shown_value(disclosure.value)}"
         for disclosure in part.shown
     ]
     if gone is not None:
         ordered = ", upon NO order of two approvers: it keeps none" if gone.request_id else ""
-        if ordered_by:
-            ordered = f", upon an order signed by {' and '.join(ordered_by)}"
+        if ordered_with:
+            # Whoever they are is told by their keys: anybody may be registered under any name.
+            keys = [f"{label} of entry {entry}" for label, entry in ordered_with.items()]
+            ordered = f", upon an order signed by {' and '.join(keys)}"
         lines.append(f"  gone {of}: {told_gone(gone)}{ordered}; {_matched(gone, matched)}")
     elif part.hidden:
         lines.append(f"  hidden {of}: at most {part.hidden} claims")
@@ -155,7 +160,8 @@ def _part(
         "hidden": part.hidden,
         "erased_at": gone.index if gone and gone.request_id else None,
         "erased_under": (gone.request_id or None) if gone else None,
-        "ordered_by": list(ordered_by),
+        "ordered_by": [label.partition("+")[0] for label in ordered_with],
+        "ordered_with": dict(ordered_with),
         "expired_at": gone.index if gone and not gone.request_id else None,
         "gone_matched": matched,
     }
@@ -216,6 +222,11 @@ def _notes(verdict: Verdict) -> list[str]:
             f"the producers' keys lead back to {verdict.contents.service}, which is the package's "
             "word: give yours with --service-key"
         )
+    notes += [
+        f"entry {index} changes who approves, and has no order of the two approvers who stood: "
+        "whoever has the keys of the log can have done it alone"
+        for index in verdict.alone
+    ]
     if verdict.same_policy is False:
         notes.append("the policy in the package is another than yours; only yours counts")
     return notes
