@@ -185,6 +185,29 @@ async def test_whatever_happens_ahead_the_log_is_waited_for(
             assert values(records, index)[1] == {"id": "user@example.com"}
 
 
+async def test_what_fails_ahead_loses_no_event(
+    tmp_path: Path, verifiers: Verifiers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each answer of the batch would be that of the event before."""
+    waiting = intake.Intake(COUNT)
+    async with tenant(tmp_path) as records, records.alone() as state:
+        this = records._round(state)
+        waiting.add([signed(access(), seq) for seq in range(1, COUNT + 1)])
+        batch = waiting.take()
+        batch.begin(this, verifiers)
+        while not await batch.read_ahead(this):
+            await asyncio.sleep(0.01)
+
+        async def fails(_checks: Checks, _position: int) -> bool:
+            raise MemoryError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Checks, "right", fails)
+            with pytest.raises(MemoryError):
+                await batch.read_ahead(this)
+        assert len([event async for event in batch.events(this)]) == COUNT
+
+
 async def test_a_process_that_is_busy_is_not_waited_for_alone(
     tmp_path: Path, verifiers: Verifiers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.audit.approvers import order
-from tests.audit.producer import CATALOGUE, SHOP, access, forged, received, signed, signer_of
+from tests.audit.producer import ALICE, CATALOGUE, SHOP, access, forged, received, signed, signer_of
 from tests.audit.tenant import (
     LOG,
     NOW,
@@ -26,8 +27,10 @@ from tests.audit.tenant import (
 from tlog.audit import Draft, EventRefused, TokenClass
 from tlog.audit.intake import Recorded
 from tlog.audit.orders import read_order
+from tlog.audit.reading import Access, Caller
 from tlog.audit.records import Records
 from tlog.audit.sdjwt import disclose, split
+from tlog.audit.search import Query, search
 from tlog.audit.times import format_time
 from tlog.audit.tokens import make_token
 from tlog.log import Unavailable
@@ -339,3 +342,28 @@ async def test_nobody_is_called_by_space(tmp_path: Path, blank: str) -> None:
     with pytest.raises(EventRefused) as caught:
         read_order(order(subject=blank), CATALOGUE)
     assert caught.value.field == "subject"
+
+
+async def test_a_read_that_is_called_off_is_recorded_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller may hang up while the log is at it; what the disk has later is no orphan."""
+    async with tenant(tmp_path) as records:
+        sync = records.log.sequencer._store.sync
+
+        def slow() -> None:
+            time.sleep(0.3)
+            sync()
+
+        monkeypatch.setattr(records.log.sequencer._store, "sync", slow)
+        access_ = Access(Caller("eve", "local_user"), "a complaint")
+        read = asyncio.create_task(search(records, access_, Query()))
+        while not records.log.sequencer.pending:
+            await asyncio.sleep(0)
+        read.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await read
+        assert indices(await records.accept([signed(access(ALICE), 1)])) == [3]
+        assert types(records, 2) == ["log.read", "access.read"]
+        assert not any(part.missing for part in records.read(2).parts)
+        assert [records.read(i).payload["producer_seq"] for i in range(3)] == [1, 2, 3]

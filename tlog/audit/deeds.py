@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -33,16 +33,21 @@ class Deeds:
             await asyncio.wait(self._running)
 
 
-async def in_thread(call: Callable[[], T]) -> T:
-    """Call it in a thread; a caller that goes away leaves no sooner than the thread is done.
+async def to_its_end(work: Awaitable[T]) -> T:
+    """Wait for work; a caller that is called off leaves no sooner than it is done.
 
-    So what the caller holds for it, such as a turn, bounds how many of these run at once.
+    So what the caller holds for it, such as a turn, is held as long as it goes on.
     """
-    work = asyncio.get_running_loop().run_in_executor(None, call)
+    task = asyncio.ensure_future(work)
     try:
-        return await asyncio.shield(work)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()  # unheard: nobody waits for it any more
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # unheard: nobody waits for it any more
         raise
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    """Call it in a thread; a caller that is called off leaves no sooner than the thread is done."""
+    return await to_its_end(asyncio.get_running_loop().run_in_executor(None, call))

@@ -103,8 +103,9 @@ class Batch:
             yield self._seen.popleft() if self._seen else await self._next(this)
 
     async def _next(self, this: Round) -> tuple[Incoming | EventRefused, Seen | None]:
-        event, claim = self._parsed.popleft()
+        # Whatever becomes of the wait, no event is lost, and no answer given to another.
         right = self._checks is not None and await self._checks.right(self._read)
+        event, claim = self._parsed.popleft()
         self._read += 1
         if right and claim is not None and isinstance(event, tuple):
             return event, Seen(claim, this.read(*event))

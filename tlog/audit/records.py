@@ -18,7 +18,7 @@ import structlog
 
 from tlog.audit.catalogue import Catalogue
 from tlog.audit.deadlines import Terms
-from tlog.audit.deeds import Deeds
+from tlog.audit.deeds import Deeds, to_its_end
 from tlog.audit.docket import Docket
 from tlog.audit.errors import AuditError, EventRefused
 from tlog.audit.event import Draft
@@ -343,7 +343,9 @@ class Records:
     async def record_alone(self, draft: Draft) -> int:
         """Record an event of the log's own, inside `alone`, and do what it obliges to.
 
-        What is deleted is off the disk after `shred` only.
+        What is deleted is off the disk after `shred` only. A caller that is called off, as by a
+        client that hangs up, leaves `alone` no sooner than all is done: what the log does not have
+        yet would seem lost to the next round.
 
         Returns:
             Its index.
@@ -353,6 +355,9 @@ class Records:
             LogError, StoreError, AuditError: it is not known what is recorded. What is, is done
                 before anything else is recorded, after a restart too.
         """
+        return await to_its_end(self._record_alone(draft))
+
+    async def _record_alone(self, draft: Draft) -> int:
         this = self._round(await self._current())
         this.take(draft)
         (outcome,) = await self._commit(this)
