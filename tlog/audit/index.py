@@ -374,8 +374,8 @@ class Index:
                     f"it takes more than {SECONDS:g} seconds: ask for less, with --since and "
                     "--until, or one more condition"
                 ) from None
-            # A table, or a column; "unsupported file format".
-            if str(error).startswith(("no such", "unsupported")):
+            # A table, or a column; "unsupported file format"; the first table of one half made.
+            if str(error).startswith(("no such", "unsupported", "table covers already")):
                 raise IndexDamaged(f"{self._path}: {error}") from None
             raise AuditError(f"{self._path}: {error}") from None
         except (sqlite3.Error, UnicodeDecodeError) as error:
