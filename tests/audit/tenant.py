@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +30,19 @@ TENANT_KEY = b"tenant key of 32 bytes, in tests"
 
 
 def create(directory: Path, **settings: Any) -> None:
-    """A fresh tenant, with no producer but the log itself."""
+    """A fresh tenant, with no producer but the log itself. Those of one process have one key."""
+    made = _made(tuple(sorted(settings.items())))
+    shutil.copytree(made.name, directory, dirs_exist_ok=True)
+
+
+@functools.cache
+def _made(settings: tuple[tuple[str, Any], ...]) -> tempfile.TemporaryDirectory[str]:
+    """One to copy: to make it, the disk is waited for some sixty times."""
+    made = tempfile.TemporaryDirectory()
     usual = {"origin": "example.com/records", "name": "records", "checkpoint_interval": 0}
-    create_log(directory / "log", LogConfig(**{**usual, **settings}))
-    Vault.create(directory / "vault", TENANT_KEY).close()
+    create_log(Path(made.name, "log"), LogConfig(**{**usual, **dict(settings)}))
+    Vault.create(Path(made.name, "vault"), TENANT_KEY).close()
+    return made
 
 
 @contextlib.asynccontextmanager

@@ -18,7 +18,7 @@ from tests.audit.producer import signer_of
 from tests.client import audit_server as double_server
 from tests.client.audit_server import AuditDouble, key_file, producer, served, until
 from tests.client.spools import left_on_disk
-from tlog.client import Producer, Refusal, SpoolError, sealed, segments
+from tlog.client import AuditServiceSink, Producer, Refusal, SpoolError, sealed, segments
 from tlog.client import drain as drains
 from tlog.v1 import audit_pb2 as pb
 
@@ -29,6 +29,11 @@ READ: dict[str, Any] = {"purpose": "support"}
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drains, "LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(drains, "TIDY_SECONDS", 0.05)
+
+
+def hasty(target: str) -> AuditServiceSink:
+    """It gives a delivery up soon: of one that is answered at once, or never."""
+    return AuditServiceSink(target, timeout=1)
 
 
 def record(shop: Producer, count: int = 1) -> None:
@@ -220,7 +225,7 @@ def test_they_leave_it_though_the_server_is_away_before_the_others_have_left(
         record(shop, 5)
     double.tricks.append(lambda double, request, _: double.take(request))
     double.tricks.extend([double_server.away] * 1000)
-    with served(double) as target, producer(target, tmp_path) as shop:
+    with served(double) as target, producer(hasty(target), tmp_path) as shop:
         until(lambda: left_on_disk(tmp_path / "spool") == {3, 4, 5})
         double.tricks.clear()
         assert shop.flush(20)
@@ -246,12 +251,12 @@ def test_a_disk_that_is_full_stops_no_delivery(
         double.tricks.append(lambda double, request, _: double.take(request))
         double.tricks.extend([double_server.away] * 1000)
         with served(double) as target:
-            shop = producer(target, tmp_path)
+            shop = producer(hasty(target), tmp_path)
             until(lambda: shop.spool.waiting == 7 and shop.problem)
             with pytest.raises(SpoolError, match="delivered records stay"):
                 shop.close()
             assert left_on_disk(tmp_path / "spool") == set(range(1, 10))
-            shop = producer(target, tmp_path)  # it opens, and records
+            shop = producer(hasty(target), tmp_path)  # it opens, and records
             record(shop)
             until(lambda: "No space left on device: delivered records stay" in caplog.text)
             double.tricks.clear()

@@ -27,8 +27,10 @@ class _Seen:
     acknowledged: dict[int, bytes] = field(default_factory=dict)
     heads: dict[int, Checkpoint] = field(default_factory=dict)
     counter: itertools.count[int] = field(default_factory=itertools.count)
-    # What was read back and proven by the check after the last restart.
+    # What was read back and proven by the check after the last restart, and the heads shown since,
+    # from the one of that check on: those before are consistent with it.
     stored: list[bytes] = field(default_factory=list)
+    unproven: list[Checkpoint] = field(default_factory=list)
     tree: CompactRange = field(default_factory=CompactRange)
 
     def entry(self, chance: random.Random) -> bytes:
@@ -40,6 +42,8 @@ class _Seen:
 
     def show(self, note: bytes, vkeys: tuple[VerifierKey, ...]) -> None:
         head = open_checkpoint(note, vkeys).checkpoint
+        if head.size not in self.heads:
+            self.unproven.append(head)
         assert self.heads.setdefault(head.size, head) == head, "two heads of one size"
 
 
@@ -85,7 +89,7 @@ async def _check(target: str, seen: _Seen, vkeys: tuple[VerifierKey, ...]) -> No
         seen.show(answer.checkpoint.note, vkeys)
         head = seen.heads[answer.checkpoint.tree_size]
         assert head.size > max(seen.acknowledged, default=-1), "acknowledged entries are missing"
-        for old in seen.heads.values():
+        for old in seen.unproven:
             proof = await stub.GetConsistencyProof(
                 pb.GetConsistencyProofRequest(old_size=old.size, new_size=head.size)
             )
@@ -96,6 +100,7 @@ async def _check(target: str, seen: _Seen, vkeys: tuple[VerifierKey, ...]) -> No
                 new_root=head.root_hash,
                 proof=list(proof.hashes),
             )
+        seen.unproven = [head]
         # The head follows from the one before, so only what is new needs to be read each time.
         known = len(seen.stored)
         request = pb.StreamEntriesRequest(start=known, tree_size=head.size)
@@ -123,8 +128,8 @@ def test_kill_9_under_load_loses_nothing(tmp_path: Path) -> None:
         asyncio.run(_under_fire(server, seen, vkeys, chance))
         server = ServerProcess(directory).wait_ready()
         asyncio.run(_check(server.target, seen, vkeys))
-    # And once more from the first entry on.
-    seen.stored, seen.tree = [], CompactRange()
+    # And once more from the first entry on, and the first head.
+    seen.stored, seen.tree, seen.unproven = [], CompactRange(), list(seen.heads.values())
     asyncio.run(_check(server.target, seen, vkeys))
     assert server.stop() == 0
     assert len(seen.acknowledged) > KILLS, "there was no load"

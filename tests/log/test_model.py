@@ -34,16 +34,6 @@ entry_values = st.one_of(
 )
 
 
-def roots_of(entries: list[bytes]) -> list[bytes]:
-    """Root hash of the tree of each size."""
-    tree = CompactRange()
-    roots = [tree.root()]
-    for entry in entries:
-        tree.append(leaf_hash(entry))
-        roots.append(tree.root())
-    return roots
-
-
 class LogMachine(RuleBasedStateMachine):
     """The model is a list of entries."""
 
@@ -58,6 +48,8 @@ class LogMachine(RuleBasedStateMachine):
         )
         self.vkeys = create_log(self.directory, config)
         self.model: list[bytes] = []
+        self.tree = CompactRange()
+        self.roots = [self.tree.root()]
         self.heads: dict[int, bytes] = {}
         self.open()
 
@@ -80,6 +72,8 @@ class LogMachine(RuleBasedStateMachine):
         if self.dedup and entry in self.model:
             return self.model.index(entry)
         self.model.append(entry)
+        self.tree.append(leaf_hash(entry))
+        self.roots.append(self.tree.root())
         return len(self.model) - 1
 
     @rule(entries=st.lists(entry_values, min_size=1, max_size=12))
@@ -124,7 +118,7 @@ class LogMachine(RuleBasedStateMachine):
         size = data.draw(st.integers(1, self.log.published.size), "tree size")
         index = data.draw(st.integers(0, size - 1), "index")
         old = data.draw(st.integers(0, size), "old size")
-        roots = roots_of(self.model[:size])
+        roots = self.roots
         reader = self.log.reader
         assert reader.entry(index, size) == self.model[index]
         verify_inclusion(
@@ -175,7 +169,7 @@ class LogMachine(RuleBasedStateMachine):
         assert self.heads.setdefault(head.size, head.checkpoint.root_hash) == (
             head.checkpoint.root_hash
         )
-        assert head.checkpoint.root_hash == roots_of(self.model[: head.size])[-1]
+        assert head.checkpoint.root_hash == self.roots[head.size]
         assert open_checkpoint(head.note, self.vkeys).checkpoint == head.checkpoint
 
     async def _submit(self, entries: list[bytes]) -> list[int]:
