@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-ROOT = Path(__file__).parent
-LONG = [ROOT / room for room in ("faults", "e2e")]
+LONG = [str(Path(__file__).parent / room) for room in ("faults", "e2e")]
 
 structlog.configure(
     processors=[structlog.processors.KeyValueRenderer()],
@@ -28,4 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Beside one such test there is something left of two processors, beside three there is not.
     """
-    items.sort(key=lambda item: not any(item.path.is_relative_to(room) for room in LONG))
+
+    def rank(item: pytest.Item) -> int:
+        room = str(item.path.parent)
+        return LONG.index(room) if room in LONG else len(LONG)
+
+    items.sort(key=rank)
