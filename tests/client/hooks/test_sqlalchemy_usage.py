@@ -132,6 +132,25 @@ def test_an_orphan_is_deleted(sessions: sessionmaker[Session], told: Told, child
     assert [e for e in brief(told()) if e[0] == "access.modify"] == [wrote("delete", "c1")]
 
 
+@pytest.mark.filterwarnings("ignore:The `objects`")
+def test_what_a_flush_leaves_for_later_is_not_recorded_yet(
+    sessions: sessionmaker[Session], told: Told
+) -> None:
+    with sessions() as session, acting("support"):
+        changed = session.get_one(Customer, 1)
+        changed.name = "x"
+        first, later = (Customer(email=f"{name}@example.com") for name in ("n", "m"))
+        session.add_all([first, later])
+        session.flush([first])
+        session.commit()
+    events = told()
+    assert sorted(brief(events)) == sorted(
+        [read("c1"), wrote("insert", "n", "m"), wrote("update", "c1")]
+    )
+    assert ["customers/None"] not in [row for event in events for row in event["rows"]]
+    assert sorted(event["count"] for event in events) == [1, 1, 2]
+
+
 def test_a_new_identifier_of_an_expired_object_is_about_the_old_one_too(
     sessions: sessionmaker[Session], told: Told
 ) -> None:

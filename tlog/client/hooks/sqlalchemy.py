@@ -28,7 +28,8 @@ before the database commits. So no commit is without its record; what is rolled 
 too, has none. When the commit itself fails, a second record of the same says that its outcome is
 `unknown`: the database may have committed, and the answer be lost. Killed between the two, the
 process leaves a record of what it was about to commit. With AUTOCOMMIT as the isolation level
-nothing is written: EventRefused.
+nothing is written: EventRefused. Of a session that takes part in a transaction of somebody else's
+connection, what counts is its own commit; whether the other one follows is not seen.
 
 An identifier that changes is about the one before, too; a function is asked after the change alone.
 Before statements that update or delete many rows, or insert some over others, it is asked whose
@@ -352,12 +353,14 @@ class SessionAudit:
         state, within = self._state(session), transaction_of(session)
         # Orphans are not in `session.deleted`; one that lost its parent is in `session.dirty`.
         gone = [s.obj() for s, (gone, only_listed) in context.states.items() if gone > only_listed]
+        new = [each for each in session.new if inspect(each) in context.states]
         dirty = [
             each
             for each in session.dirty.difference(gone)
-            if session.is_modified(each, include_collections=False)
+            if inspect(each) in context.states
+            and session.is_modified(each, include_collections=False)
         ]
-        flushed = (("insert", session.new), ("update", dirty), ("delete", gone))
+        flushed = (("insert", new), ("update", dirty), ("delete", gone))
         changes = []
         for action, instances in flushed:
             for each in instances:
