@@ -17,6 +17,7 @@ from tlog.audit import EventRefused
 from tlog.audit import index as index_module
 from tlog.audit import search as search_module
 from tlog.audit.index import Index
+from tlog.audit.indexer import Indexer
 from tlog.audit.reading import Access, Caller
 from tlog.audit.search import MAX_PAGE, MAX_TEXT, Query, find, find_all, search, show
 from tlog.audit.vault import Erasure
@@ -302,12 +303,19 @@ async def test_all_records_are_found_or_it_is_said_that_they_are_not(tmp_path: P
             await find_all(records, Query(subject=ALICE), patience=0)
 
 
-async def test_pages_of_an_index_that_is_made_anew_say_how_far_they_go(tmp_path: Path) -> None:
+async def test_pages_of_an_index_that_is_made_anew_say_how_far_they_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: Indexer) -> None:
+        await asyncio.Event().wait()
+
     async with tenant(tmp_path) as records:
         await records.accept([signed(access(ALICE), seq) for seq in range(1, 6)])
         query = Query(subject=ALICE)
         first = await search(records, EVE, query, limit=1)
         assert records.index is not None
+        await records.index.caught_up(records.log.sequencer.edge.size, patience=60)
+        monkeypatch.setattr(Indexer, "_take_in", never)
         records.index.size = 3  # as it would be then
         page = await search(records, EVE, query, limit=1, cursor=first.cursor, patience=0)
         assert page.complete_to == 3
