@@ -114,8 +114,9 @@ class Calendar:
 def california() -> Calendar:
     """The calendar of those who set none.
 
-    Schools keep Susan B. Anthony Day, offices do not. When in doubt, a day is a business day: no
-    deadline is shown later than it may be.
+    Schools keep Susan B. Anthony Day, offices do not: it is a business day. A holiday on a Saturday
+    closes the Friday before it, as it does federal offices (5 U.S.C. 6103(b)); the state's own law
+    says so of November 11 alone (Government Code, section 6701). Who goes by that sets the days.
     """
     return Calendar("US", "CA", ignored=frozenset({"Susan B. Anthony Day"}))
 
