@@ -34,18 +34,22 @@ class Deeds:
 
 
 async def to_its_end(work: Awaitable[T]) -> T:
-    """Wait for work; a caller that is called off leaves no sooner than it is done.
+    """Wait for work; a caller that is called off, even twice, leaves no sooner than it is done.
 
     So what the caller holds for it, such as a turn, is held as long as it goes on.
     """
     task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # unheard: nobody waits for it any more
-        raise
+    called_off: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            called_off = error
+    if called_off is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # unheard: nobody waits for it any more
+    raise called_off
 
 
 async def in_thread(call: Callable[[], T]) -> T:
