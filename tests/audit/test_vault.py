@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -194,6 +195,24 @@ def test_a_destruction_cut_short_is_finished_by_the_next_start(
     assert said(again, event) == [Part(erasure=ERASURE)] * 2
     assert again.store.get("state", b"store/shredding") is None
     again.close()
+
+
+def test_a_key_that_the_disk_lost_is_not_remembered(vault: Vault, tmp_path: Path) -> None:
+    """A search may find it before it is synced; what is sealed with it later opens never again."""
+    before = tmp_path / "before"
+    shutil.copytree(vault.store.path / "db", before)
+    sealing = Sealing(vault, [])
+    sealing.subject("alice@example.com")
+    sealing.epoch("2026Q1")
+    vault.store.write(sealing.puts)
+    assert vault.find_subject("alice@example.com") is not None
+    assert vault.find_epoch("2026Q1") is not None
+    vault.store.close()  # as the power goes
+    shutil.rmtree(vault.store.path / "db")
+    before.rename(vault.store.path / "db")
+    vault.recover()
+    assert vault.find_subject("alice@example.com") is None
+    assert vault.find_epoch("2026Q1") is None
 
 
 def test_keys_are_random_and_no_part_shares_one(vault: Vault) -> None:

@@ -176,6 +176,9 @@ class Vault:
         """
         if not self.store.writable:
             self.store.reopen()
+            # What was found while it was under way may be on no disk: nothing is sealed with that.
+            self._subjects.clear()
+            self._epochs.clear()
 
     def wrap(self, key: bytes, name: bytes) -> bytes:
         """Seal a key under the tenant key."""
