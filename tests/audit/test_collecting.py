@@ -132,7 +132,9 @@ async def test_an_operator_who_makes_an_approver_alone(tmp_path: Path) -> None:
         leaf = encode_leaf(Leaf(puppet, records.clock(), ()))
         (made,) = await records.log.sequencer.submit([leaf])
         verdict = await verdict_of(records, index, made)
-    assert verdict.alone == [made]
+        assert verdict.alone == [made]
+        # Nobody who stood has signed any of this: they are in the package all the same.
+        assert (await verdict_of(records, made)).alone == [made]
 
 
 @pytest.mark.parametrize(
