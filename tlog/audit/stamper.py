@@ -202,7 +202,7 @@ class Stamper:
                 await asyncio.sleep(PACE)
 
     def _failed(self, status: AuthorityStatus, error: Exception) -> None:
-        """Tell why there is no stamp: once, until there is one again, or another reason."""
+        """Tell why there is no stamp: once, until there is one again; each mistake of ours, too."""
         reason = str(error)
         if isinstance(error, StampError):
             if not status.last_error:
