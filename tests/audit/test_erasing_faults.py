@@ -16,6 +16,7 @@ from tests.audit.producer import ALICE, access, signed
 from tests.audit.tenant import indices, opened, types, values
 from tlog.audit import Draft
 from tlog.audit.erasing import Receipt, submit
+from tlog.audit.expiry import carry_out
 from tlog.audit.obligations import Obligations
 from tlog.audit.reading import Access, Caller
 from tlog.audit.round import Round
@@ -70,6 +71,23 @@ async def test_a_disk_that_fails_at_the_deed(tmp_path: Path, failing: str) -> No
         assert (receipt.index, receipt.repeated) == (5, True)
         assert records.read(4).parts == [Part(erasure=Erasure(5, "R-1"))] * 2
         assert store.get("state", b"store/shredding") is None
+
+
+async def test_a_search_while_a_key_is_destroyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds the key yet: if that were remembered, what comes in next would be lost with it."""
+    async with governed(tmp_path) as records:
+        await records.accept([signed(access(ALICE), 1)])
+
+        async def searched(*args: Any) -> None:
+            assert records.vault.find_subject(ALICE) is not None
+            await carry_out(*args)
+
+        monkeypatch.setattr("tlog.audit.records.carry_out", searched)
+        await submit(records, order().encode())
+        (index,) = indices(await records.accept([signed(access(ALICE), 2)]))
+        assert values(records, index)[1] == {"id": ALICE}
 
 
 async def test_a_vault_from_an_old_copy_forgets_again(tmp_path: Path) -> None:

@@ -379,6 +379,8 @@ class Records:
         shredding = Shredding(self.vault)
         shredding.destroy(due.keys, identifier=identifier)
         await carry_out(self, due.expiries, due.holds, shredding)
+        # That takes long, maybe: a search may have found one meanwhile.
+        self.vault.forget(due.keys)
         if shredding.puts:
             self.vault.store.begin_shred(shredding.puts, shredding.ranges)
         due.keys.clear()
