@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,15 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy import event as sa_event
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import (
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import (
     Bundle,
     DeclarativeBase,
@@ -28,6 +37,7 @@ from sqlalchemy.orm import (
     joinedload,
     mapped_column,
     relationship,
+    scoped_session,
     sessionmaker,
     synonym,
 )
@@ -82,6 +92,14 @@ class Note(Base):
     shop: Mapped[Shop] = relationship(back_populates="notes")
 
 
+class Letter(Base):
+    """Whom it is about is loaded when somebody asks."""
+
+    __tablename__ = "letters"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    who: Mapped[str] = mapped_column(deferred=True)
+
+
 class Street(Base):
     __tablename__ = "streets"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -95,6 +113,7 @@ def audit(shop: Producer) -> SessionAudit:
     made.watch(Customer, subject="email")
     made.watch(Visit, subject="who", resource_type="customers")
     made.watch(Note, subject="who", resource_type="customers")
+    made.watch(Letter, subject="who", resource_type="customers")
     return made
 
 
@@ -108,7 +127,7 @@ def engine(tmp_path: Path) -> Engine:
             notes = [Note(who=f"c{n}@example.com")]
             session.add(Customer(id=n, email=f"c{n}@example.com"))
             session.add(Shop(id=n, name="tea", visits=visits, notes=notes))
-        session.add(Street(shop_id=1))
+        session.add_all([Street(shop_id=1), Letter(who="c1@example.com")])
         session.commit()
     return engine
 
@@ -344,3 +363,105 @@ def test_all_sessions_of_an_asynchronous_sessionmaker(
 
     asyncio.run(work())
     assert brief(told()) == [read("c1"), wrote("update", "c1")]
+
+
+@pytest.mark.parametrize("how", ["update", "upsert"])
+def test_more_rows_than_a_statement_has_parameters(
+    engine: Engine, sessions: sessionmaker[Session], told: Told, how: str
+) -> None:
+    @sa_event.listens_for(engine, "checkout")
+    def strict(connection: Any, *_: object) -> None:  # 2,100 of SQL Server, 1,000 of Oracle
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+
+    rows: list[dict[str, Any]]
+    rows = [{"id": n, "email": f"c{n}@example.com", "name": "x"} for n in range(1, 1101)]
+    with Session(engine) as plain:
+        plain.execute(sqlite.insert(Customer).on_conflict_do_nothing(), rows)
+        plain.commit()
+    with sessions() as session, acting("support"):
+        if how == "update":
+            session.execute(update(Customer), [{"id": row["id"], "name": "y"} for row in rows])
+        else:
+            moved = [{**row, "email": "n" + row["email"]} for row in rows]
+            some = sqlite.insert(Customer)
+            some = some.on_conflict_do_update(index_elements=["id"], set_={"name": "y"})
+            session.execute(some, moved)
+        session.commit()
+    whom = {name for event in told() for name in event["subjects"]}
+    assert whom >= {row["email"] for row in rows}
+
+
+def test_whom_a_deleted_object_is_about_though_that_was_not_loaded(
+    sessions: sessionmaker[Session], told: Told
+) -> None:
+    with sessions() as session, acting("clean-up"):
+        with Session(session.get_bind()) as unheard:
+            found = unheard.get_one(Letter, 1)
+        session.add(found)
+        session.delete(found)
+        session.commit()
+    assert brief(told())[-1] == wrote("delete", "c1")
+
+
+def test_each_of_many_scoped_sessions_is_heard_once(
+    engine: Engine, audit: SessionAudit, told: Told
+) -> None:
+    with acting("support"):
+        for number in (1, 2):
+            maker = sessionmaker(engine)
+            session = scoped_session(maker)
+            for heard in (session, maker)[: 3 - number]:
+                audit.listen(heard)
+            session.get(Customer, number)
+            session.remove()
+    assert brief(told()) == [read("c1"), read("c2")]
+
+
+def test_an_asynchronous_scoped_session(engine: Engine, audit: SessionAudit, told: Told) -> None:
+    async def work() -> None:
+        bind = create_async_engine(f"sqlite+aiosqlite:///{engine.url.database}")
+        session = async_scoped_session(async_sessionmaker(bind), asyncio.current_task)
+        audit.listen(session)
+        with acting("support"):
+            await session.get(Customer, 1)
+        await session.remove()
+        await bind.dispose()
+
+    asyncio.run(work())
+    assert brief(told()) == [read("c1")]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_recorded_is_what_is_committed(
+    engine: Engine, sessions: sessionmaker[Session], told: Told, seed: int
+) -> None:
+    """Of whatever savepoints, refused rows and rollbacks."""
+    sa_event.listen(engine, "connect", lambda c, _: setattr(c, "isolation_level", None))
+    sa_event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN"))
+    engine.dispose()
+    chance = random.Random(seed)
+    with sessions() as session, acting("support"):
+        for number in range(100, 160):
+            nested = session.get_nested_transaction()
+            match chance.randrange(9):
+                case 0 | 1:
+                    session.begin_nested()
+                case 2 if nested is not None:
+                    nested.commit()
+                case 3 if nested is not None:
+                    outer = nested.parent
+                    (outer if outer is not None and outer.nested else nested).rollback()
+                case 4:
+                    with pytest.raises(IntegrityError), session.begin_nested():
+                        session.add(Customer(id=1, email=f"{number}@example.com"))
+                case 5 if not chance.randrange(4):
+                    session.rollback()
+                case 6 if not chance.randrange(3):
+                    session.commit()
+                case _:
+                    session.add(Customer(id=number, email=f"{number}@example.com"))
+                    session.flush()
+        session.commit()
+    with Session(engine) as plain:
+        kept = plain.scalars(select(Customer.email).where(Customer.id >= 100)).all()
+    assert sorted(name for event in told() for name in event["subjects"]) == sorted(kept)

@@ -39,7 +39,7 @@ class State:
         fresh: objects that were loaded and are in no record yet.
         given: those that were there before, and are given out again.
         depth: how many statements are giving out rows, each for the one before.
-        changes: what was flushed since the last commit.
+        changes: what was flushed since the last commit, last that of the innermost savepoint.
         told: what is recorded and not known to be committed.
         committing: whether the database is about to commit.
         heard: of which connections the commits are, and by what.
@@ -52,6 +52,20 @@ class State:
     told: list[Change] = field(default_factory=list)
     committing: bool = False
     heard: dict[Connection, Callable[..., None]] = field(default_factory=dict)
+
+    def take(self, savepoint: SessionTransaction) -> list[Change]:
+        """Take out what the innermost savepoint has; the others' it leaves alone, and uncounted."""
+        at = len(self.changes)
+        while at and self.changes[at - 1].within is savepoint:
+            at -= 1
+        taken, self.changes[at:] = self.changes[at:], []
+        return taken
+
+    def hand_over(self, savepoint: SessionTransaction) -> None:
+        """What the innermost savepoint has is its parent's."""
+        for change in (taken := self.take(savepoint)):
+            change.within = savepoint.parent
+        self.changes += taken
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Label, Table, UniqueConstraint, inspect, or_, select, tuple_
-from sqlalchemy.ext.asyncio import async_sessionmaker
-from sqlalchemy.orm import Bundle, Mapper, ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.ext.asyncio import async_scoped_session, async_sessionmaker
+from sqlalchemy.orm import (
+    Bundle,
+    Mapper,
+    ORMExecuteState,
+    Session,
+    SessionTransaction,
+    scoped_session,
+)
+from sqlalchemy.orm.attributes import History, get_history
+from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 from sqlalchemy.sql import visitors
 
 from tlog.audit import EventRefused
 from tlog.audit.event import MAX_RESOURCES, MAX_SUBJECTS
 
+T = TypeVar("T")
+
 INFO: Final = "audit"
 OURS: Final = "tlog_audit"
 """The option of a statement of our own, which nobody is to hear of."""
+_ROWS: Final = 200
+"""As many as are asked for by their keys at once: databases bound a statement's parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +135,7 @@ def fact_of(watched: Watched, instance: Any) -> Fact:
     key = "/".join(map(str, mapper.primary_key_from_instance(instance)))
     ids = [watched.of(instance)]
     if isinstance(watched.subject, str):  # one that was changed is about the one before, too
-        before = inspect(instance).attrs[watched.subject].history.deleted
+        before = _history(instance, watched.subject).deleted
         ids += [str(each) for each in before if each is not None]
     named = tuple(dict.fromkeys(each for each in ids if each is not None))
     return Fact(named, f"{watched.resource_type}/{key}")
@@ -130,12 +143,13 @@ def fact_of(watched: Watched, instance: Any) -> Fact:
 
 def changed_in(instance: Any) -> list[str]:
     """Names of the columns' attributes that changed."""
-    state = inspect(instance)
-    return sorted(
-        each.key
-        for each in state.mapper.column_attrs
-        if state.attrs[each.key].history.has_changes()
-    )
+    keys = inspect(instance).mapper.column_attrs.keys()
+    return sorted(key for key in keys if _history(instance, key).has_changes())
+
+
+def _history(instance: Any, name: str) -> History:
+    """As `AttributeState.history`; to get at that takes one for each attribute that there is."""
+    return get_history(instance, name, PASSIVE_NO_INITIALIZE)
 
 
 def subjects_of(asked: ORMExecuteState, mapper: Mapper[Any], watched: Watched) -> list[str]:
@@ -157,20 +171,26 @@ def subjects_of(asked: ORMExecuteState, mapper: Mapper[Any], watched: Watched) -
     if asked.is_insert:
         if said := _said_upon_conflict(statement._post_values_clause):
             inserted = rows if given else list(_inline_rows(inline))
-            if (same := _same_keys(mapper, inserted)) is not None:
-                ask(query.where(same))
+            for some in _portions(inserted):
+                if (same := _same_keys(mapper, some)) is not None:
+                    ask(query.where(same))
             own = (said.get(each) for each in (name, column.key, column.name))
             values += [getattr(each, "value", None) for each in own]
     elif statement.whereclause is not None:
         ask(query.where(statement.whereclause), given)
     elif rows[0]:  # many rows, each by its key
-        ask(query.where(_among(mapper, list(mapper.primary_key), rows)))
+        for some in _portions(rows):
+            ask(query.where(_among(mapper, list(mapper.primary_key), some)))
     else:
         ask(query)
     if not asked.is_delete:  # of an update: whom it makes the rows be about
         values += [row.get(name) for row in rows]
         values += [row.get(column.key) for row in _inline_rows(inline)]
     return list(dict.fromkeys(str(value) for value in values if value is not None))
+
+
+def _portions(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (rows[at : at + _ROWS] for at in range(0, len(rows), _ROWS))
 
 
 def _inline_rows(parameters: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
@@ -224,7 +244,7 @@ def ask_whose(session: Session, watched: Watched, instance: Any) -> None:
     state, name = inspect(instance), watched.subject
     if not isinstance(name, str) or not state.persistent:
         return
-    history = state.attrs[name].history
+    history = _history(instance, name)
     if history.added and not history.deleted:
         keys = zip(state.mapper.primary_key, state.identity, strict=True)
         query = select(getattr(state.class_, name)).where(*[key == value for key, value in keys])
@@ -233,6 +253,8 @@ def ask_whose(session: Session, watched: Watched, instance: Any) -> None:
 
 def sync_sessions(sessions: Any) -> Any:
     """What of sessions, or of what makes them, one can listen to."""
+    if isinstance(sessions, scoped_session | async_scoped_session):
+        sessions = sessions.session_factory
     if not isinstance(sessions, async_sessionmaker):
         return getattr(sessions, "sync_session", sessions)
     made = sessions.kw.get("sync_session_class") or sessions.class_.sync_session_class

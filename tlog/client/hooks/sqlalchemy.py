@@ -26,18 +26,20 @@ memory was recorded when it was read. What else a statement finds out from a wat
 **Writes** are `access.modify`: collected as they are flushed, and recorded in the last moment
 before the database commits. So no commit is without its record; what is rolled back, a savepoint
 too, has none. When the commit itself fails, a second record of the same says that its outcome is
-`unknown`: the database may have committed, and the answer be lost. Killed between the two, the
-process leaves a record of what it was about to commit. With AUTOCOMMIT as the isolation level
-nothing is written: EventRefused. Of a session that takes part in a transaction of somebody else's
-connection, what counts is its own commit; whether the other one follows is not seen.
+`unknown`: the database may have committed, and the answer be lost. (If that cannot be recorded
+either, the rollback is done and raises.) Killed between the two, the process leaves a record of
+what it was about to commit. With AUTOCOMMIT as the isolation level nothing is written:
+EventRefused. Of a session that takes part in a transaction of somebody else's connection, what
+counts is its own commit; whether the other one follows is not seen.
 
-An identifier that changes is about the one before, too; a function is asked after the change alone.
-Before statements that update or delete many rows, or insert some over others, it is asked whose
-these are. Not seen: SQL as text, and what goes past the session: a connection's own statements,
-`bulk_save_objects` and its like (`bulk_insert_mappings`, `bulk_update_mappings`), rows of the
-`secondary` of a relationship, triggers and cascades of the database, and what a driver commits by
-itself. Where a table's `info` declares, the bare tables of derived classes are seen only if theirs
-does, too.
+An identifier that changes is about the one before, too; a function is asked after the change alone,
+but of what is deleted before it, too. One that a query leaves out (`load_only`) is asked for row by
+row, which takes a statement for each. Before statements that update or delete many rows, or insert
+some over others, it is asked whose these are. Not seen: SQL as text, and what goes past the
+session: a connection's own statements, `bulk_save_objects` and its like (`bulk_insert_mappings`,
+`bulk_update_mappings`), rows of the `secondary` of a relationship, triggers and cascades of the
+database, and what a driver commits by itself. Where a table's `info` declares, the bare tables of
+derived classes are seen only if theirs does, too.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ from functools import partial, reduce
 from itertools import chain
 from operator import getitem
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 from sqlalchemy import event, inspect, select
 from sqlalchemy.engine import ChunkedIteratorResult, Connection, IteratorResult
@@ -114,7 +117,7 @@ class SessionAudit:
         self._producer = producer
         self._otherwise = otherwise
         self._watching = Watching()
-        self._heard: list[type] = []
+        self._heard: WeakSet[type] = WeakSet()
 
     def watch(
         self,
@@ -146,7 +149,7 @@ class SessionAudit:
         return declare
 
     def listen(self, sessions: Any) -> None:
-        """Listen to a sessionmaker or a session, asynchronous or not, or a subclass of Session.
+        """Listen to a sessionmaker or a session, asynchronous or not, scoped, or a Session class.
 
         One of a class that is listened to is so already; listen to the class first.
         """
@@ -158,7 +161,7 @@ class SessionAudit:
         if isinstance(target, Session):
             self._state(target)
         else:
-            self._heard.append(kind)
+            self._heard.add(kind)
         for name, call in (
             ("do_orm_execute", self._execute),
             ("loaded_as_persistent", self._loaded),
@@ -348,6 +351,9 @@ class SessionAudit:
             if (watched := self._watching.of(type(each))) is not None:
                 check_transactional(session, mapper=inspect(each).mapper)
                 ask_whose(session, watched, each)
+        for each in session.deleted:
+            if (watched := self._watching.of(type(each))) is not None:
+                watched.of(each)  # once its row is gone, nobody can ask the database
 
     def _flushed(self, session: Session, context: UOWTransaction) -> None:
         state, within = self._state(session), transaction_of(session)
@@ -417,15 +423,12 @@ class SessionAudit:
         if (savepoint := session.get_nested_transaction()) is None:
             state.told, state.committing = [], False
             return
-        for change in state.changes:
-            if change.within is savepoint:
-                change.within = savepoint.parent
+        state.hand_over(savepoint)
 
     def _ended(self, session: Session, transaction: SessionTransaction) -> None:
         state = self._state(session)
         if transaction.parent is not None:
-            # What a savepoint has committed is its parent's by now.
-            state.changes = [each for each in state.changes if each.within is not transaction]
+            state.take(transaction)  # what it has committed is its parent's by now
             return
         for connection, commits in state.heard.items():  # which may outlive the session
             for name in _COMMITS:
