@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Label, Table, UniqueConstraint, inspect, or_, select, tuple_
+from sqlalchemy import ClauseElement, Label, Table, UniqueConstraint, inspect, or_, select, tuple_
 from sqlalchemy.ext.asyncio import async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import (
     Bundle,
@@ -175,7 +175,7 @@ def subjects_of(asked: ORMExecuteState, mapper: Mapper[Any], watched: Watched) -
                 if (same := _same_keys(mapper, some)) is not None:
                     ask(query.where(same))
             own = (said.get(each) for each in (name, column.key, column.name))
-            values += [getattr(each, "value", None) for each in own]
+            values += [_value_of(each) for each in own]
     elif statement.whereclause is not None:
         ask(query.where(statement.whereclause), given)
     elif rows[0]:  # many rows, each by its key
@@ -211,6 +211,11 @@ def _said_upon_conflict(clause: Any) -> Mapping[Any, Any]:
         sets: Any = getattr(each, "update_values_to_set", None) or getattr(each, "update", ())
         said |= dict(sets)
     return said
+
+
+def _value_of(said: Any) -> Any:
+    """A value that stands in a statement: until SQLAlchemy 2.1, of an upsert, as it was given."""
+    return getattr(said, "value", None) if isinstance(said, ClauseElement) else said
 
 
 def _same_keys(mapper: Mapper[Any], rows: Iterable[Mapping[str, Any]]) -> Any:
