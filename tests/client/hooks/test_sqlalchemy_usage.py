@@ -465,3 +465,31 @@ def test_what_is_recorded_is_what_is_committed(
     with Session(engine) as plain:
         kept = plain.scalars(select(Customer.email).where(Customer.id >= 100)).all()
     assert sorted(name for event in told() for name in event["subjects"]) == sorted(kept)
+
+
+def test_a_commit_that_another_listener_stops_leaves_savepoints_what_they_are(
+    engine: Engine, audit: SessionAudit, told: Told
+) -> None:
+    sa_event.listen(engine, "connect", lambda c, _: setattr(c, "isolation_level", None))
+    sa_event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN"))
+    engine.dispose()
+    stops = iter([True])
+
+    def stop(_: Session) -> None:
+        if next(stops, False):
+            raise RuntimeError
+
+    with Session(engine) as session, acting("support"):
+        audit.listen(session)
+        sa_event.listen(session, "before_commit", stop)
+        session.add(Customer(email="x@example.com"))
+        with pytest.raises(RuntimeError):
+            session.commit()
+        with pytest.raises(RuntimeError), session.begin_nested():
+            session.add(Customer(email="lost@example.com"))
+            session.flush()
+            raise RuntimeError
+        with session.begin_nested():
+            session.add(Customer(email="kept@example.com"))
+        session.commit()
+    assert brief(told()) == [wrote("insert", "x"), wrote("insert", "kept")]

@@ -379,8 +379,8 @@ class SessionAudit:
         if changes:
             self._producer.check()
         state.changes += changes
-        if state.committing:  # somebody else flushes while it commits
-            self._record(state)
+        if state.committing and session.get_nested_transaction() is None:
+            self._record(state)  # somebody else flushes while it commits
 
     def _begun(self, session: Session, _begun: SessionTransaction, connection: Connection) -> None:
         """What is committed around an open savepoint, `_commit` takes for a savepoint's."""
