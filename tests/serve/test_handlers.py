@@ -75,6 +75,12 @@ async def until(what: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged, but for gRPC's poller: it may still call a loop that a test closed."""
+    messages = [record.getMessage() for record in caplog.records]
+    return [each for each in messages if "PollerCompletionQueue._handle_events" not in each]
+
+
 async def test_a_client_that_goes_away_is_no_internal_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -92,7 +98,7 @@ async def test_a_client_that_goes_away_is_no_internal_error(
             await channel.close()
             await until(lambda: all(held() is None for held in servicer.held))
     assert {(line["event"], line["log_level"]) for line in said} <= {("a client went away", "info")}
-    assert not caplog.records
+    assert not logged(caplog)
 
 
 async def test_a_client_that_hears_of_nothing_goes_away(
@@ -112,7 +118,7 @@ async def test_a_client_that_hears_of_nothing_goes_away(
             await channel.close()
             await until(lambda: bool(said))
     assert [line["event"] for line in said] == ["a client went away"]
-    assert not caplog.records
+    assert not logged(caplog)
 
 
 async def test_an_internal_error_is_told_to_the_operator_alone() -> None:
